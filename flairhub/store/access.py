@@ -1,0 +1,117 @@
+"""From a URL to a Zarr store: the only module that knows schemes and credentials.
+
+Local paths use Zarr's own store; ``s3://``, ``gs://``, ``az://``, ``http(s)://`` use obstore, which
+retries and pools connections; ``memory://`` is a process-wide store for tests and notebooks; every
+other scheme goes to fsspec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
+
+from flairhub.errors import NotInStoreError
+
+_OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https")
+_MEMORY: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a Zarr store: the store object and a key prefix without slashes at its ends."""
+
+    store: Store
+    path: str = ""
+
+    def __truediv__(self, name: str) -> Location:
+        """Return the place `name` below this one."""
+        return Location(self.store, f"{self.path}/{name}".strip("/"))
+
+    @property
+    def parent(self) -> Location:
+        """The place one level up."""
+        return Location(self.store, self.path.rpartition("/")[0])
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        """Return a form for messages; stores print no credentials."""
+        return f"{self.store}/{self.path}".rstrip("/")
+
+    def read(self) -> bytes:
+        """Return the whole object at this place, in one request; raises `NotInStoreError`."""
+        found = sync(self.store.get(self.path, default_buffer_prototype()))
+        if found is None:
+            msg = f"There is nothing at {self}."
+            raise NotInStoreError(msg)
+        return found.to_bytes()
+
+    def names(self) -> list[str]:
+        """Return the sorted names directly below this place."""
+        return sorted(sync(_collect(self.store.list_dir(self.path))))
+
+
+async def _collect(names: AsyncIterator[str]) -> list[str]:
+    return [name.rstrip("/") async for name in names]
+
+
+Source = str | os.PathLike[str] | Location
+"""Whatever a public function takes as ``url``."""
+
+
+def resolve(
+    url: Source, *, storage_options: Mapping[str, Any] | None = None, read_only: bool = True
+) -> Location:
+    """Turn a URL or path into a `Location` whose store begins one level above it.
+
+    The level above is where a domain's tables lie, beside its store.
+
+    Parameters
+    ----------
+    url
+        ``<root>/D012-2019.zarr`` or ``<root>``: a local path, a URL, or a `Location` as it is.
+    storage_options
+        Passed to obstore's ``from_url`` (or fsspec); credentials otherwise come from the
+        environment.
+    read_only
+        False for converters.
+
+    Raises
+    ------
+    NotInStoreError
+        If a local path that is to be read does not exist.
+    """
+    if isinstance(url, Location):
+        return url
+    options = dict(storage_options or {})
+    text = os.fspath(url)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme in ("", "file"):
+        path = Path(urlsplit(text).path if scheme else text).expanduser().absolute()
+        if read_only and not path.exists():
+            msg = f"{path} does not exist."
+            raise NotInStoreError(msg)
+        return Location(LocalStore(path.parent, read_only=read_only), path.name)
+    base, _, name = text.rstrip("/").rpartition("/")
+    if base.endswith(("/", ":")):  # a bucket or host alone has no level above it
+        base, name = text.rstrip("/"), ""
+    if scheme == "memory":
+        return Location(MemoryStore(_MEMORY.setdefault(base, {}), read_only=read_only), name)
+    if scheme in _OBSTORE_SCHEMES:
+        from obstore.store import from_url
+
+        return Location(ObjectStore(from_url(base, **options), read_only=read_only), name)
+    store = FsspecStore.from_url(base, storage_options=options, read_only=read_only)
+    return Location(store, name)

@@ -1,0 +1,110 @@
+"""The domain tables: their columns, and how to read them. GeoParquet, EPSG:2154.
+
+``patches`` has a row a patch, ``rois`` a row a ROI, ``shards`` a row a data object with its size
+and checksum. They lie beside the store and are written when a domain is complete; plans, catalogues
+and listings are made from them without touching a pixel. `converters` writes them.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import cast
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from flairhub.errors import NotInStoreError, StoreLayoutError
+from flairhub.ids import DomainId
+from flairhub.modalities import MODALITIES
+from flairhub.store.access import Location
+from flairhub.store.layout import TABLES, store_name, table_name
+
+FOLDS = ("split", "split_1", "split_2", "split_3", "split_4", "split_5", "split_flairchallenge")
+"""Columns of ``patches`` that hold a split: of the CSVs, and of IGN's published folds."""
+
+SPLITS = ("train", "valid", "test")
+"""Values of those columns."""
+
+
+def date_column(modality: str) -> str:
+    """Return the ``patches`` column with the acquisition date of a single-date modality."""
+    return f"date_{modality}"
+
+
+def has_column(modality: str) -> str:
+    """Return the boolean ``patches`` column that says whether the modality is present."""
+    return f"has_{modality}"
+
+
+def sha256_column(modality: str) -> str:
+    """Return the ``patches`` column with the SHA-256 of the raw file."""
+    return f"sha256_{modality}"
+
+
+def classes_column(nomenclature: str) -> str:
+    """Return the ``patches`` column with the pixel count of every class."""
+    return f"classes_{nomenclature}"
+
+
+def times_column(group: str) -> str:
+    """Return the ``rois`` column with the dates of a series."""
+    return f"times_{group}"
+
+
+DATED = tuple(m.key for m in MODALITIES.values() if m.dates_name and not m.temporal)
+"""Single-date modalities for which IGN publishes an acquisition date."""
+
+
+def read_table(root: Location, domain: DomainId, table: str) -> pd.DataFrame:
+    """Read one table of a domain, in one request.
+
+    Parameters
+    ----------
+    root
+        Folder that holds the stores.
+    domain
+        Which domain.
+    table
+        ``patches``, ``rois`` or ``shards``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Geometry as WKB bytes; ``geopandas.read_parquet`` gives geometries.
+
+    Raises
+    ------
+    NotInStoreError
+        If the table does not exist: the domain is unknown there, or its conversion not complete.
+    """
+    if table not in TABLES:
+        msg = f"There is no table {table!r}; a domain has {', '.join(TABLES)}."
+        raise StoreLayoutError(msg)
+    place = root / table_name(domain, table)
+    try:
+        data = place.read()
+    except NotInStoreError:
+        known = ", ".join(map(str, list_domains(root))) or "none"
+        msg = (
+            f"{place} does not exist: {domain} is not in this folder, or its conversion has not "
+            f"finished (run the same `flairhub convert` again). Complete domains: {known}."
+        )
+        raise NotInStoreError(msg) from None
+    return cast("pd.DataFrame", pq.read_table(io.BytesIO(data)).to_pandas())
+
+
+def list_domains(root: Location) -> list[DomainId]:
+    """Return the complete domains of a folder, sorted; empty where the folder cannot be listed."""
+    ending = table_name(DomainId("000", 0), "rois").removeprefix(str(DomainId("000", 0)))
+    return sorted(
+        DomainId.parse(name.removesuffix(ending)) for name in root.names() if name.endswith(ending)
+    )
+
+
+def domain_of(location: Location) -> DomainId:
+    """Return the domain whose store lies at `location`; raises `StoreLayoutError`."""
+    domain, dot, _ = location.name.partition(".")
+    if not dot or location.name != store_name(DomainId.parse(domain)):
+        msg = f"{location} is not a domain's store; expected a path that ends like D012-2019.zarr."
+        raise StoreLayoutError(msg)
+    return DomainId.parse(domain)
