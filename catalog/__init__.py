@@ -1,0 +1,1 @@
+"""From domain tables to a STAC catalogue and GeoParquet."""

@@ -1,0 +1,1 @@
+"""From raw FLAIR-HUB files to stores: read, check, write, prove."""

@@ -1,0 +1,73 @@
+"""FLAIR-HUB as cloud-native datacubes: open, plan, stream, train, predict.
+
+Everything here is loaded on first use, so that ``import flairhub`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flairhub.batches.batch import MultimodalBatch
+    from flairhub.batches.plan import PatchPlan
+    from flairhub.batches.streaming import stream
+    from flairhub.errors import FlairHubError
+    from flairhub.ids import DomainId, PatchId, RoiId
+    from flairhub.inference.predict import predict
+    from flairhub.modalities import MODALITIES, get_modality
+    from flairhub.nomenclatures import NOMENCLATURES, get_nomenclature
+    from flairhub.store.reading import open_domain, open_roi
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DomainId": "ids",
+    "FlairHubError": "errors",
+    "MODALITIES": "modalities",
+    "MultimodalBatch": "batches.batch",
+    "NOMENCLATURES": "nomenclatures",
+    "PatchId": "ids",
+    "PatchPlan": "batches.plan",
+    "RoiId": "ids",
+    "get_modality": "modalities",
+    "get_nomenclature": "nomenclatures",
+    "open_domain": "store.reading",
+    "open_roi": "store.reading",
+    "predict": "inference.predict",
+    "stream": "batches.streaming",
+}
+
+__all__ = [
+    "MODALITIES",
+    "NOMENCLATURES",
+    "DomainId",
+    "FlairHubError",
+    "MultimodalBatch",
+    "PatchId",
+    "PatchPlan",
+    "RoiId",
+    "__version__",
+    "get_modality",
+    "get_nomenclature",
+    "open_domain",
+    "open_roi",
+    "predict",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the module's own attributes, of any type
+    """Load a public name on first use (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module 'flairhub' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"flairhub.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)
