@@ -1,0 +1,64 @@
+"""What a raw dataset must offer to be converted: a new layout is one new file that does this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+from flairhub.ids import DomainId, PatchId, RoiId
+from flairhub.modalities import Modality
+
+Files = Mapping[PatchId, Mapping[str, Path]]
+"""The raster of each modality (by registry key) of each patch."""
+
+
+@dataclass(frozen=True)
+class RoiSource:
+    """All that is known of a ROI before a raster is opened; plain data, sent to worker processes.
+
+    Parameters
+    ----------
+    domain, roi
+        Which ROI.
+    files
+        Rasters by patch and modality key.
+    times
+        Acquisition dates of each series, by modality key, in the order of the bands.
+    dates
+        Acquisition date of single images, by modality key and patch; None where unknown.
+    folds
+        Split of each patch, by table column.
+    """
+
+    domain: DomainId
+    roi: RoiId
+    files: Files
+    times: Mapping[str, Sequence[date]] = field(default_factory=dict)
+    dates: Mapping[str, Mapping[PatchId, date | None]] = field(default_factory=dict)
+    folds: Mapping[str, Mapping[PatchId, str]] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The ROI's full name, for messages."""
+        return f"{self.domain} {self.roi}"
+
+
+class Source(Protocol):
+    """A raw dataset: finds ROIs by name, without opening rasters."""
+
+    @property
+    def name(self) -> str:
+        """Where the data come from, for the store's attributes and for messages."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Oddities met while looking, such as listed patches that are not there."""
+
+    def domains(self) -> list[DomainId]:
+        """Return the domains, sorted."""
+
+    def rois(self, domain: DomainId, modalities: Sequence[Modality]) -> list[RoiSource]:
+        """Return the ROIs of a domain, sorted, with the files of the chosen modalities."""
