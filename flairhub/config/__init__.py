@@ -1,0 +1,13 @@
+"""The run configuration: one YAML file with ``data``, ``model``, ``training``, checked first."""
+
+from flairhub.config.loading import load_config, parse_config
+from flairhub.config.sections import DataConfig, ModelConfig, RunConfig, TrainingConfig
+
+__all__ = [
+    "DataConfig",
+    "ModelConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "load_config",
+    "parse_config",
+]
