@@ -1,18 +1,22 @@
 """The command ``flairhub``: assembles the sub-commands and turns errors into exit codes.
 
 Every package adds its commands through the entry-point group ``flairhub.commands``, so that this
-package need not know `converters` or `catalog`. Exit codes: 0 done, 1 failed, 2 wrong usage.
+package need not know `converters` or `catalog`. Exit codes: 0 done, 1 failed, 2 wrong usage, 130
+interrupted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
-from importlib.metadata import entry_points
-from typing import Annotated, Any
+import traceback
+from importlib.metadata import EntryPoint, entry_points, requires
+from itertools import takewhile
+from types import TracebackType
+from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -20,15 +24,9 @@ from rich.table import Table
 import flairhub
 from flairhub.errors import FlairHubError
 
-_EXTRAS = {
-    **dict.fromkeys(("rasterio", "pyogrio", "scipy"), "convert"),
-    **dict.fromkeys(("pystac", "stac_geoparquet"), "catalog"),
-    **dict.fromkeys(
-        ("torch", "timm", "lightning", "segmentation_models_pytorch", "torchvision"), "train"
-    ),
-    **dict.fromkeys(("matplotlib", "rioxarray", "geopandas"), "explore"),
-}
-"""Which extra brings a package that a command may miss."""
+_GROUP = "flairhub.commands"
+_EXTRA_OF = {"converters": "convert", "catalog": "catalog", "flairhub": "train"}
+"""The extra that a package of ours needs to run."""
 
 
 def build_app() -> typer.Typer:
@@ -38,13 +36,32 @@ def build_app() -> typer.Typer:
         help="FLAIR-HUB as Zarr datacubes: convert, verify, catalogue, train, predict.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
-    for entry in sorted(entry_points(group="flairhub.commands"), key=lambda e: e.name):
-        entry.load()(app)
+    for entry in sorted(entry_points(group=_GROUP), key=lambda e: e.name):
+        _add_commands(app, entry)
     app.command()(info)
     return app
+
+
+def _add_commands(app: typer.Typer, entry: EntryPoint) -> None:
+    """Let a package add its commands; one that cannot be imported must not disable the others."""
+    try:
+        entry.load()(app)
+    except ImportError as error:
+        problem = error  # the name `error` ends with this block
+
+        def unavailable() -> None:
+            raise problem
+
+        reason = _missing_extra(error) or str(error)
+        app.command(
+            entry.name,
+            help=f"Not available: {reason}.",
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )(unavailable)
 
 
 def _version(wanted: bool) -> None:
@@ -57,7 +74,7 @@ def _options(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log to stderr, show tracebacks.")
     ] = False,
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
@@ -69,35 +86,61 @@ def info(
     url: Annotated[str, typer.Argument(help="A folder of stores, or one store (…/D012-2019.zarr).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Say what a store, or a folder of stores, holds."""
+    """Say what a store, or a folder of stores, holds; reads tables and metadata, no pixels."""
     from flairhub.store.summary import summarise
 
-    rows = [row.as_dict() for row in summarise(url)]
+    domains = summarise(url)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([d.to_plain() for d in domains], indent=2))
         return
-    table = Table(title=f"{url}: {len(rows)} domain(s)")
-    for name in ("domain", "ROIs", "patches", "splits", "modalities", "objects", "MB"):
-        table.add_column(name, justify="left" if name in ("domain", "splits") else "right")
-    for row in rows:
-        splits = ", ".join(f"{k} {n}" for k, n in row["splits"].items()) or "-"
-        table.add_row(
-            row["domain"], str(row["rois"]), str(row["patches"]), splits,
-            str(len(row["modalities"])), str(row["objects"]), f"{row['bytes'] / 1e6:.1f}",
-        )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    for domain in domains:
+        console.print(
+            f"[bold]{domain.domain}[/bold]: {len(domain.rois)} ROIs, {domain.patches} patches "
+            f"({_counts(domain.splits)}), {domain.bytes / 1e6:,.1f} MB in {domain.objects} objects"
+        )
+        table = Table("variable", "dtype", "dimensions of a patch", "patches", box=None)
+        for variable in domain.variables:
+            dims = " × ".join(f"{d} {n}" for d, n in variable.patch_sizes.items())
+            table.add_row(variable.path, variable.dtype, dims, str(variable.patches))
+        console.print(table)
+
+
+def _counts(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in numbers.items()) or "no split"
 
 
 def _missing_extra(error: ImportError) -> str | None:
-    package = (error.name or "").partition(".")[0]
-    extra = _EXTRAS.get(package)
-    if extra is None:
+    """Say which extra brings the package that is missing; None where no extra does."""
+    package = (error.name or "").partition(".")[0].replace("_", "-")
+    declared = re.compile(rf"{re.escape(package)}\b[^;]*;.*extra == ['\"](\w+)['\"]", re.IGNORECASE)
+    found = (declared.match(r.replace("_", "-")) for r in requires("flairhub") or ())
+    extras = [m[1] for m in found if m]
+    if not package or not extras:
         return None
-    return f"this command needs {package!r}: pip install 'flairhub[{extra}]'"
+    wanted = _extra_of(error.__traceback__)
+    extra = wanted if wanted in extras else extras[0]
+    return f"this needs the package {package}: pip install 'flairhub[{extra}]'"
+
+
+def _extra_of(trace: TracebackType | None) -> str | None:
+    """Return the extra of the innermost package of ours that a traceback passes through."""
+    packages = [f.f_globals["__name__"].partition(".")[0] for f, _ in traceback.walk_tb(trace)]
+    return next((_EXTRA_OF[p] for p in reversed(packages) if p in _EXTRA_OF), None)
+
+
+def _describe(error: Exception) -> str:
+    """Return one line for the user; errors that nobody raised on purpose keep their type."""
+    if isinstance(error, FlairHubError):
+        return str(error)
+    if isinstance(error, ImportError) and (advice := _missing_extra(error)):
+        return advice
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    return f"{kind}{error} (flairhub --verbose ... shows where)"
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command line and return its exit code; the only place that catches errors.
+    """Run one command line and return its exit code; the only place that catches every error.
 
     Parameters
     ----------
@@ -105,27 +148,20 @@ def run(arguments: list[str] | None = None) -> int:
         Without the program's name; those of the process when absent.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    verbose = "--verbose" in words or "-v" in words
+    verbose = {"-v", "--verbose"} & set(takewhile(lambda word: word.startswith("-"), words))
     try:
-        result: Any = build_app()(words, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        build_app()(words, prog_name="flairhub")
+    except SystemExit as end:  # typer ends every command so, after reporting wrong usage
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         return 130
-    except FlairHubError as error:
+    except Exception as error:
         if verbose:
-            raise
-        typer.echo(f"error: {error}", err=True)
+            traceback.print_exc()
+        typer.echo(f"error: {_describe(error)}", err=True)
         return 1
-    except ImportError as error:
-        message = _missing_extra(error)
-        if message is None or verbose:
-            raise
-        typer.echo(f"error: {message}", err=True)
-        return 1
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def main() -> None:
