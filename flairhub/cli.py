@@ -15,7 +15,7 @@ import traceback
 from importlib.metadata import EntryPoint, entry_points, requires
 from itertools import takewhile
 from types import TracebackType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,6 +23,9 @@ from rich.table import Table
 
 import flairhub
 from flairhub.errors import FlairHubError
+
+if TYPE_CHECKING:
+    from flairhub.store.summary import DomainSummary
 
 _GROUP = "flairhub.commands"
 _EXTRA_OF = {"converters": "convert", "catalog": "catalog", "flairhub": "train"}
@@ -83,7 +86,9 @@ def _options(
 
 
 def info(
-    url: Annotated[str, typer.Argument(help="A folder of stores, or one store (…/D012-2019.zarr).")],
+    url: Annotated[
+        str, typer.Argument(help="A folder of stores, or one store (…/D012-2019.zarr).")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what a store, or a folder of stores, holds; reads tables and metadata, no pixels."""
@@ -93,21 +98,23 @@ def info(
     if as_json:
         typer.echo(json.dumps([d.to_plain() for d in domains], indent=2))
         return
-    console = Console()
     for domain in domains:
-        console.print(
-            f"[bold]{domain.domain}[/bold]: {len(domain.rois)} ROIs, {domain.patches} patches "
-            f"({_counts(domain.splits)}), {domain.bytes / 1e6:,.1f} MB in {domain.objects} objects"
-        )
-        table = Table("variable", "dtype", "dimensions of a patch", "patches", box=None)
-        for variable in domain.variables:
-            dims = " × ".join(f"{d} {n}" for d, n in variable.patch_sizes.items())
-            table.add_row(variable.path, variable.dtype, dims, str(variable.patches))
-        console.print(table)
+        _print_domain(domain)
 
 
-def _counts(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in numbers.items()) or "no split"
+def _print_domain(domain: DomainSummary) -> None:
+    splits = ", ".join(f"{name} {n}" for name, n in domain.splits.items()) or "no split"
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{domain.domain}[/bold]: {len(domain.rois)} ROIs, {domain.patches} patches "
+        f"({splits}), {domain.bytes / 1e6:,.1f} MB in {domain.objects} data objects"
+    )
+    table = Table("variable", "dtype", "a patch", "dates", "patches", box=None)
+    for variable in domain.variables:
+        sizes = " × ".join(f"{name} {n}" for name, n in variable.patch_sizes.items())
+        dates = "–".join(map(str, sorted(set(variable.dates or ()))))
+        table.add_row(variable.path, variable.dtype, sizes, dates, str(variable.patches))
+    console.print(table)
 
 
 def _missing_extra(error: ImportError) -> str | None:
@@ -148,7 +155,8 @@ def run(arguments: list[str] | None = None) -> int:
         Without the program's name; those of the process when absent.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    verbose = {"-v", "--verbose"} & set(takewhile(lambda word: word.startswith("-"), words))
+    options = list(takewhile(lambda word: word[:1] == "-", words))
+    verbose = "-v" in options or "--verbose" in options
     try:
         build_app()(words, prog_name="flairhub")
     except SystemExit as end:  # typer ends every command so, after reporting wrong usage
