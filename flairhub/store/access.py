@@ -58,6 +58,28 @@ class Location:
             raise NotInStoreError(msg)
         return found.to_bytes()
 
+    def exists(self) -> bool:
+        """Return whether there is an object at this place, in one request."""
+        return sync(self.store.exists(self.path))
+
+    def write(self, data: bytes) -> None:
+        """Write the whole object at this place; readers see the old one or the new one."""
+        sync(self.store.set(self.path, default_buffer_prototype().buffer.from_bytes(data)))
+
+    def delete(self) -> None:
+        """Delete the object at this place, if there is one."""
+        sync(self.store.delete(self.path))
+
+    def delete_tree(self) -> None:
+        """Delete every object below this place."""
+        sync(self.store.delete_dir(self.path))
+
+    def objects(self) -> list[str]:
+        """Return the sorted keys of all objects below this place, relative to it."""
+        prefix = f"{self.path}/" if self.path else ""
+        keys = sync(_collect(self.store.list_prefix(prefix)))
+        return sorted(key.removeprefix(prefix) for key in keys)
+
     def names(self) -> list[str]:
         """Return the sorted names directly below this place."""
         return sorted(sync(_collect(self.store.list_dir(self.path))))
