@@ -7,6 +7,7 @@ it works in a notebook, in a thread and without a display. Arrays come in, nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,12 @@ _INK: Final = "#1f2430"
 _MUTED: Final = "#697180"
 _PAPER: Final = "#ffffff"
 _WRONG: Final = "#e4002b"
-_UNSCORED: Final = "#ffffff"
+_PANEL_IN: Final = 4.33
+_GAP_IN: Final = 0.14
+_HEADER_IN: Final = 1.25
+_LEGEND_COLUMNS: Final = 6
+_TITLE: Final[dict[str, Any]] = {"fontsize": 22, "weight": "bold", "color": _INK}
+_SUBTITLE: Final[dict[str, Any]] = {"fontsize": 14, "color": _MUTED}
 _ROUND_LENGTHS_M: Final = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 Classes = npt.NDArray[np.uint8]
@@ -139,28 +145,33 @@ def comparison_figure(
         Above the pictures.
     """
     height, width = label.shape
-    panel_in, header_in, footer_in = 4.4, 1.15, 1.3
-    picture_in = panel_in * height / width
-    size = (4 * panel_in + 0.2, header_in + picture_in + footer_in)
+    codes = occurring(nomenclature, label, prediction)
+    picture_in = _PANEL_IN * height / width
+    footer_in = 0.3 + 0.26 * ceil(len(codes) / _LEGEND_COLUMNS)
+    size = (4 * (_PANEL_IN + _GAP_IN) + _GAP_IN, _HEADER_IN + picture_in + footer_in)
     figure = Figure(figsize=size, dpi=100, facecolor=_PAPER)
     image = stretch(aerial)
     scored = np.isin(label, nomenclature.scored) & (prediction < len(nomenclature))
-    share = float(np.mean((label == prediction)[scored])) if scored.any() else float("nan")
     panels: tuple[tuple[str, npt.NDArray[Any]], ...] = (
         ("Aerial image", image),
         ("Label", colourise(label, nomenclature)),
         ("Prediction", colourise(prediction, nomenclature)),
-        (f"Difference: {share:.0%} of pixels right", difference(image, label, prediction, scored)),
+        ("Difference", difference(image, label, prediction, scored)),
     )
-    for position, (name, picture) in enumerate(panels):
-        left = (0.1 + position * panel_in + 0.05) / size[0]
-        box = (left, footer_in / size[1], (panel_in - 0.1) / size[0], picture_in / size[1])
+    lefts = [(_GAP_IN + i * (_PANEL_IN + _GAP_IN)) / size[0] for i in range(4)]
+    bottom = footer_in / size[1]
+    for left, (name, picture) in zip(lefts, panels, strict=True):
+        box = (left, bottom, _PANEL_IN / size[0], picture_in / size[1])
         _show(figure.add_axes(box), picture, name)
     _scale_bar(figure.axes[0], width, resolution_m)
-    edge = 0.15 / size[0]
-    figure.text(edge, 1 - 0.16 / size[1], title, fontsize=21, weight="bold", color=_INK, va="top")
-    figure.text(edge, 1 - 0.56 / size[1], subtitle, fontsize=13.5, color=_MUTED, va="top")
-    _comparison_legend(figure, nomenclature, occurring(nomenclature, label, prediction))
+    for text, from_top_in, style in ((title, 0.16, _TITLE), (subtitle, 0.6, _SUBTITLE)):
+        figure.text(lefts[0], 1 - from_top_in / size[1], text, va="top", **style)
+    below = bottom - 0.12 / size[1]
+    _legend(figure, _swatches(nomenclature, codes), (lefts[0], below), _LEGEND_COLUMNS)
+    verdicts = [_swatch("#c8c8c8", "right"), _swatch(_WRONG, "wrong")]
+    if not scored.all():
+        verdicts.append(_swatch("#ffffff", "not scored"))
+    _legend(figure, verdicts, (lefts[3], below), len(verdicts))
     return figure
 
 
@@ -184,7 +195,7 @@ def difference(
 
 
 def _show(axes: Axes, picture: npt.NDArray[Any], title: str) -> None:
-    axes.imshow(picture, interpolation="antialiased", aspect="auto", vmin=0, vmax=1)
+    axes.imshow(picture, interpolation="antialiased", aspect="equal", vmin=0, vmax=1)
     axes.set_title(title, fontsize=14.5, color=_INK, loc="left", pad=7)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -227,17 +238,11 @@ def _swatches(nomenclature: Nomenclature, codes: Sequence[int]) -> list[Patch]:
     return [_swatch(c.colour, c.name) for c in nomenclature.classes if c.code in codes]
 
 
-def _comparison_legend(figure: Figure, nomenclature: Nomenclature, codes: Sequence[int]) -> None:
-    """Put classes under the first three pictures and right, wrong, unscored under the fourth."""
-    classes = _swatches(nomenclature, codes)
+def _legend(
+    figure: Figure, handles: list[Patch], corner: tuple[float, float], columns: int
+) -> None:
+    """Put a legend with its upper left corner at `corner`, in shares of the figure."""
     figure.legend(
-        handles=classes, loc="upper left", ncols=6, bbox_to_anchor=(0.002, 0.2),
-        columnspacing=1.8, **_LEGEND_STYLE,
-    )  # fmt: skip
-    verdicts = [_swatch("#c8c8c8", "right"), _swatch(_WRONG, "wrong")]
-    if set(codes) & set(nomenclature.ignored):
-        verdicts.append(_swatch(_UNSCORED, "not scored"))
-    figure.legend(
-        handles=verdicts, loc="upper left", ncols=3, bbox_to_anchor=(0.75, 0.2),
-        columnspacing=1.8, **_LEGEND_STYLE,
+        handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=columns,
+        borderpad=0, borderaxespad=0, columnspacing=1.8, **_LEGEND_STYLE,
     )  # fmt: skip
