@@ -8,7 +8,6 @@ Every inner chunk ends in crc32c: Zarr itself notices no flipped bit.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, get_args
 
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
@@ -44,15 +43,12 @@ def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
     }
     if profile == "portable" or modality.kind in (Kind.LABEL, Kind.MASK):
         return zstd
-    # zarr warns on construction that these are extensions: that is the point of the profile
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from zarr.codecs.numcodecs import Delta, PCodec
+    from zarr.codecs.numcodecs import Delta, PCodec
 
-        if dtype.itemsize == 1:
-            return zstd | {"filters": (Delta(dtype=dtype.str),)}
-        return {
-            "filters": (),
-            "serializer": PCodec(level=_PCODEC_LEVEL),
-            "compressors": (Crc32cCodec(),),
-        }
+    if dtype.itemsize == 1:
+        return zstd | {"filters": (Delta(dtype=dtype.str),)}
+    return {
+        "filters": (),
+        "serializer": PCodec(level=_PCODEC_LEVEL),
+        "compressors": (Crc32cCodec(),),
+    }
