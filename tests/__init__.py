@@ -1,0 +1,1 @@
+"""Tests of flairhub, converters and catalog."""
