@@ -37,6 +37,7 @@ from flairhub.store.conventions import (
     variable_attributes,
 )
 from flairhub.store.layout import (
+    DATES_ATTRIBUTE,
     FORMAT_VERSION,
     PRESENT_ATTRIBUTE,
     ArraySpec,
@@ -139,6 +140,8 @@ class _RoiWriter:
             PRESENT_ATTRIBUTE: self._presence(first),
             **geozarr_attributes(grid),
         }
+        if first.temporal:
+            attributes[DATES_ATTRIBUTE] = [str(day) for day in self.source.times[first.key]]
         group = self.tree.create_group(name, attributes=attributes)
         mapping = group.create_array(GRID_MAPPING, shape=(), dtype="int32", fill_value=0)
         mapping.attrs.update(grid_mapping_attributes(grid))

@@ -23,7 +23,7 @@ from flairhub.ids import DomainId, PatchId
 from flairhub.modalities import MODALITIES, Modality
 from flairhub.store.access import Location, resolve
 from flairhub.store.conventions import GRID_MAPPING, TIME_UNITS, grid_of
-from flairhub.store.layout import PRESENT_ATTRIBUTE, array_specs, store_name
+from flairhub.store.layout import DATES_ATTRIBUTE, PRESENT_ATTRIBUTE, array_specs, store_name
 from flairhub.store.tables import (
     FOLDS,
     date_column,
@@ -260,9 +260,11 @@ class _RoiCheck:
         self._same(f"{where}/time", group["time"], days)
         if group["time"].attrs.get("units") != TIME_UNITS:
             self._found(f"{where}/time", f"its units are not {TIME_UNITS!r}")
-        listed = self.roi_row[times_column(modality.key)]
-        if [str(day) for day in listed] != [str(day) for day in times]:
-            self._found(f"{where}", "its dates in the rois table are not the source's")
+        expected = [str(day) for day in times]
+        if group.attrs.get(DATES_ATTRIBUTE) != expected:
+            self._found(where, f"{DATES_ATTRIBUTE} does not hold the source's dates")
+        if [str(day) for day in self.roi_row[times_column(modality.key)]] != expected:
+            self._found(where, "its dates in the rois table are not the source's")
 
     def _same(self, where: str, array: Any, expected: npt.NDArray[Any]) -> None:
         found = np.asarray(array[...])

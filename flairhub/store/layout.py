@@ -31,6 +31,9 @@ FLAIR-HUB (20 x 20 patches) at three shards for its largest raster."""
 PRESENT_ATTRIBUTE = "flairhub:present"
 """Group attribute: one string a row of patches, ``1`` present and ``0`` absent."""
 
+DATES_ATTRIBUTE = "flairhub:dates"
+"""Group attribute of a series: its dates, so that opening a ROI needs no further request."""
+
 TABLES = ("patches", "rois", "shards")
 
 
