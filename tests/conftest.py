@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests: the sample, converted once a session, and nothing downloaded."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Tests run beside each other: one thread each is faster than many that wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline: a slow machine is not a fault. Derandomised: the same change passes or fails alike.
+settings.register_profile("flairhub", deadline=None, derandomize=True, database=None)
+settings.load_profile("flairhub")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none; torch is imported only if a test asks for one."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def project(repository: Path) -> dict[str, Any]:
+    """The content of ``pyproject.toml``."""
+    return tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))
