@@ -7,6 +7,8 @@ this family carries, so that a transform taken apart and put together again is t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,6 +37,14 @@ def _whole(value: float, what: str) -> int:
         msg = f"{what} is {value:.6f} pixels, not a whole number of them."
         raise GridError(msg)
     return nearest
+
+
+def common_step(resolutions: Iterable[float]) -> float:
+    """Return the smallest length, metres, that is a whole number of pixels at all `resolutions`.
+
+    For 0.2, 0.4, 1.6 and 10.24 m together it is half a patch, 51.2 m.
+    """
+    return math.lcm(*(round(r * 1_000_000) for r in resolutions)) / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

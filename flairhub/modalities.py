@@ -387,3 +387,19 @@ def get_modality(name: str) -> Modality:
         raise UnknownNameError(msg) from None
 
 
+
+
+def get_label(nomenclature: str) -> tuple[Modality, int]:
+    """Return the label raster that holds a class set, and its 1-based level there.
+
+    Raises
+    ------
+    UnknownNameError
+        Naming the near match.
+    """
+    for modality in MODALITIES.values():
+        if nomenclature in modality.nomenclatures:
+            return modality, modality.nomenclatures.index(nomenclature) + 1
+    known = [key for m in MODALITIES.values() for key in m.nomenclatures]
+    msg = f"No label raster holds {nomenclature!r}. {did_you_mean(nomenclature, known)}"
+    raise UnknownNameError(msg)

@@ -1,0 +1,78 @@
+"""The streams of a run, as Lightning wants them."""
+
+from __future__ import annotations
+
+from lightning import LightningDataModule
+
+from flairhub.batches.plan import PatchPlan
+from flairhub.batches.prepare import compute_statistics
+from flairhub.batches.streaming import PatchStream, stream
+from flairhub.config import DataConfig
+from flairhub.modalities import Statistics
+
+
+class FlairDataModule(LightningDataModule):
+    """Training, validation and test streams of one configuration.
+
+    Parameters
+    ----------
+    config
+        The ``data`` section of a run.
+    seed
+        Of the order of training windows.
+    """
+
+    def __init__(self, config: DataConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+        self._plans: dict[str, PatchPlan] = {}
+
+    def plan(self, split: str, *, stride_m: float | None = None) -> PatchPlan:
+        """Return the plan of a split, made once; raises what `PatchPlan.build` raises."""
+        if split not in self._plans:
+            config = self.config
+            self._plans[split] = PatchPlan.build(
+                config.root,
+                modalities=config.modalities,
+                labels=config.labels,
+                domains=config.domains,
+                split=split,
+                fold=config.fold,
+                bands=config.bands,
+                window_m=config.window_m,
+                stride_m=stride_m,
+            )
+        return self._plans[split]
+
+    @property
+    def train_plan(self) -> PatchPlan:
+        """Windows to learn from, on the configured stride."""
+        return self.plan(self.config.train_split, stride_m=self.config.stride_m)
+
+    def statistics(self, *, max_windows: int = 64) -> dict[str, Statistics]:
+        """Measure the statistics that IGN does not publish, on training windows."""
+        return compute_statistics(self.train_plan, max_windows=max_windows)
+
+    def train_dataloader(self) -> PatchStream:
+        """Return shuffled training batches; Lightning sets the epoch."""
+        return self._stream(self.train_plan, shuffle=True)
+
+    def val_dataloader(self) -> PatchStream:
+        """Return validation batches, in order; windows do not overlap."""
+        return self._stream(self.plan(self.config.valid_split))
+
+    def test_dataloader(self) -> PatchStream:
+        """Return test batches, in order; windows do not overlap."""
+        return self._stream(self.plan(self.config.test_split))
+
+    def _stream(self, plan: PatchPlan, *, shuffle: bool = False) -> PatchStream:
+        config = self.config
+        return stream(
+            plan,
+            batch_size=config.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            prefetch=config.prefetch,
+            threads=config.threads,
+        )
