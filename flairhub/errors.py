@@ -42,12 +42,20 @@ class NotInStoreError(FlairHubError, FileNotFoundError):
     """A store, domain, ROI or table does not exist at the given URL."""
 
 
+class ReadError(FlairHubError, OSError):
+    """Pixels that a store lists cannot be fetched or decoded."""
+
+
 class PlanError(FlairHubError, ValueError):
     """A patch plan asks for something that the store or the grids cannot give."""
 
 
 class ConfigError(FlairHubError, ValueError):
     """A run configuration has an unknown key or a bad value."""
+
+
+class CatalogError(FlairHubError, ValueError):
+    """A catalogue cannot be written where it was asked for."""
 
 
 class CheckpointError(FlairHubError, ValueError):

@@ -11,6 +11,7 @@ import io
 from typing import cast
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flairhub.errors import NotInStoreError, StoreLayoutError
@@ -76,6 +77,8 @@ def read_table(root: Location, domain: DomainId, table: str) -> pd.DataFrame:
     ------
     NotInStoreError
         If the table does not exist: the domain is unknown there, or its conversion not complete.
+    StoreLayoutError
+        If there is no table of that name, or the file is not Parquet.
     """
     if table not in TABLES:
         msg = f"There is no table {table!r}; a domain has {', '.join(TABLES)}."
@@ -90,7 +93,11 @@ def read_table(root: Location, domain: DomainId, table: str) -> pd.DataFrame:
             f"finished (run the same `flairhub convert` again). Complete domains: {known}."
         )
         raise NotInStoreError(msg) from None
-    return cast("pd.DataFrame", pq.read_table(io.BytesIO(data)).to_pandas())
+    try:
+        return cast("pd.DataFrame", pq.read_table(io.BytesIO(data)).to_pandas())
+    except pa.ArrowInvalid as error:
+        msg = f"{place} is damaged ({error}); run `flairhub convert` again."
+        raise StoreLayoutError(msg) from error
 
 
 def list_domains(root: Location) -> list[DomainId]:
