@@ -89,7 +89,11 @@ def grid_mapping_attributes(grid: Grid) -> dict[str, Any]:
 
 def coordinate_attributes(axis: str) -> dict[str, Any]:
     """Return the attributes of a coordinate: ``x``, ``y``, ``time``, ``band`` or ``level``."""
-    projected = {"standard_name": f"projection_{axis}_coordinate", "units": "m", "axis": axis.upper()}
+    projected = {
+        "standard_name": f"projection_{axis}_coordinate",
+        "units": "m",
+        "axis": axis.upper(),
+    }
     return {
         "x": {**projected, "long_name": "easting, pixel centre"},
         "y": {**projected, "long_name": "northing, pixel centre"},
@@ -135,6 +139,8 @@ def variable_attributes(modality: Modality, bands: tuple[int, ...]) -> dict[str,
         "long_name": modality.long_name if whole else chosen[0].description,
         "units": modality.units,
         "grid_mapping": GRID_MAPPING,
+        # makes the mapping a coordinate, where rioxarray looks, also without decode_coords="all"
+        "coordinates": GRID_MAPPING,
         "source_name": modality.source_name,
     }
     if modality.standard_name:

@@ -7,6 +7,7 @@ loaded. `open_domain` makes one too: the table of ROIs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from html import escape
@@ -18,13 +19,15 @@ import xarray as xr
 import zarr
 from xarray.backends import ZarrStore
 
-from flairhub.errors import NotInStoreError, StoreLayoutError, did_you_mean
+from flairhub.errors import NotInStoreError, StoreLayoutError, UnknownNameError, did_you_mean
 from flairhub.ids import DomainId
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import MODALITIES, Modality
 from flairhub.store.access import Location, Source, resolve
 from flairhub.store.conventions import GRID_MAPPING, coordinate_attributes, grid_of
-from flairhub.store.layout import DATES_ATTRIBUTE, FORMAT_VERSION
+from flairhub.store.layout import DATES_ATTRIBUTE, FORMAT_VERSION, groups
 from flairhub.store.tables import domain_of, read_table
+
+log = logging.getLogger(__name__)
 
 _COMPUTED = ("x", "y", "band", "level", "time", GRID_MAPPING)
 """Coordinates that are not read from the store's arrays on opening."""
@@ -61,8 +64,12 @@ def open_roi(
     group = _open_group(store, roi)
     _check_format(dict(group.attrs), store / roi)
     tree = {"/": xr.Dataset(attrs=dict(group.attrs))}
-    for name, child in group.groups():
-        tree[name] = _open_modality(child, f"{store.name} {roi} {name}")
+    children = dict(group.groups())
+    for name, (modality, *_) in groups().items():
+        if name in children:
+            tree[name] = _open_modality(children.pop(name), modality, f"{store / roi / name}")
+    for name in children:
+        log.warning("%s is no modality that this version of flairhub knows", store / roi / name)
     return xr.DataTree.from_dict(tree, name=roi)
 
 
@@ -75,15 +82,24 @@ def _open_group(store: Location, roi: str) -> zarr.Group:
             zarr_format=3,
             use_consolidated=True,
         )
-    except (FileNotFoundError, ValueError) as error:
-        hint = ""
-        try:
-            known = list(read_table(store.parent, domain_of(store), "rois")["roi"])
-            hint = did_you_mean(roi, known) if roi not in known else "It is listed but not there."
-        except (NotInStoreError, ValueError) as problem:
-            hint = str(problem)
-        msg = f"{store} has no ROI {roi!r}. {hint}"
+    except FileNotFoundError as error:
+        msg = f"{store} has no ROI {roi!r}. {_near(store, roi)}"
         raise NotInStoreError(msg) from error
+    except ValueError as error:
+        msg = (
+            f"{store / roi} cannot be opened as a ROI ({error}): its zarr.json is damaged, or "
+            "flairhub did not write it. Convert it again."
+        )
+        raise StoreLayoutError(msg) from error
+
+
+def _near(store: Location, roi: str) -> str:
+    """Say which ROIs there are, or why that is not known."""
+    try:
+        known = list(read_table(store.parent, domain_of(store), "rois")["roi"])
+    except (NotInStoreError, ValueError) as problem:
+        return str(problem)
+    return did_you_mean(roi, known) if roi not in known else "The table of ROIs lists it, though."
 
 
 def _check_format(attributes: Mapping[str, Any], place: Location) -> None:
@@ -93,10 +109,10 @@ def _check_format(attributes: Mapping[str, Any], place: Location) -> None:
         raise StoreLayoutError(msg)
 
 
-def _open_modality(group: zarr.Group, where: str) -> xr.Dataset:
+def _open_modality(group: zarr.Group, modality: Modality, where: str) -> xr.Dataset:
     backend = ZarrStore(group, mode="r")
     dataset = xr.open_dataset(
-        backend,  # type: ignore[arg-type]
+        backend,
         drop_variables=_COMPUTED,
         decode_times=False,
         create_default_indexes=False,
@@ -108,8 +124,6 @@ def _open_modality(group: zarr.Group, where: str) -> xr.Dataset:
         "y": ("y", grid.y, coordinate_attributes("y")),
         GRID_MAPPING: ((), np.int32(0), dict(_array(group, GRID_MAPPING).attrs)),
     }
-    key = where.rpartition(" ")[2]
-    modality = MODALITIES[key]
     if "band" in dataset.sizes:
         names = np.array(modality.band_names)
         coordinates["band"] = ("band", names, coordinate_attributes("band"))
@@ -162,10 +176,10 @@ class Domain(Mapping[str, xr.DataTree]):
         return read_table(self.store.parent, self.id, "patches")
 
     def __getitem__(self, roi: str) -> xr.DataTree:
-        """Open a ROI; raises `NotInStoreError` naming the near match."""
+        """Open a ROI; raises `UnknownNameError`, a `KeyError`, naming the near match."""
         if roi not in self:
             msg = f"{self.id} has no ROI {roi!r}. {did_you_mean(roi, self)}"
-            raise NotInStoreError(msg)
+            raise UnknownNameError(msg)
         return open_roi(self.store, roi)
 
     def __contains__(self, roi: object) -> bool:

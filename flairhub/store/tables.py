@@ -8,6 +8,7 @@ and listings are made from them without touching a pixel. `converters` writes th
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import cast
 
 import pandas as pd
@@ -56,7 +57,9 @@ DATED = tuple(m.key for m in MODALITIES.values() if m.dates_name and not m.tempo
 """Single-date modalities for which IGN publishes an acquisition date."""
 
 
-def read_table(root: Location, domain: DomainId, table: str) -> pd.DataFrame:
+def read_table(
+    root: Location, domain: DomainId, table: str, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Read one table of a domain, in one request.
 
     Parameters
@@ -67,6 +70,8 @@ def read_table(root: Location, domain: DomainId, table: str) -> pd.DataFrame:
         Which domain.
     table
         ``patches``, ``rois`` or ``shards``.
+    columns
+        Only these; all when absent.
 
     Returns
     -------
@@ -94,7 +99,7 @@ def read_table(root: Location, domain: DomainId, table: str) -> pd.DataFrame:
         )
         raise NotInStoreError(msg) from None
     try:
-        return cast("pd.DataFrame", pq.read_table(io.BytesIO(data)).to_pandas())
+        return cast("pd.DataFrame", pq.read_table(io.BytesIO(data), columns=columns).to_pandas())
     except pa.ArrowInvalid as error:
         msg = f"{place} is damaged ({error}); run `flairhub convert` again."
         raise StoreLayoutError(msg) from error
