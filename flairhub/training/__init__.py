@@ -1,0 +1,1 @@
+"""Training and scoring: losses, scores, the Lightning module, runs and their files."""
