@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 from flairhub.errors import PlanError
 from flairhub.grids import PATCH_SIDE_M, RoiGrid
 from flairhub.inference.blending import NODATA, Blender
-from flairhub.inference.windows import cover, lattice_step, raised_cosine, starts, stride
+from flairhub.inference.windows import cover, raised_cosine, starts, stride
 from flairhub.modalities import MODALITIES
 
 ALL_RESOLUTIONS = {m.resolution_m for m in MODALITIES.values()}
-
-
-def test_lattice_of_all_modalities() -> None:
-    assert lattice_step(ALL_RESOLUTIONS) == 51.2
-    assert lattice_step([0.2, 1.6]) == 1.6
-    assert lattice_step([0.2]) == 0.2
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))

@@ -7,24 +7,19 @@ when 20 cm and 10.24 m rasters meet), so that each cuts whole pixels out of ever
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import lcm
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 
 from flairhub.errors import PlanError
-from flairhub.grids import Extent, RoiGrid, Window
+from flairhub.grids import PATCH_SIDE_M, Extent, RoiGrid, Window, common_step
 
-_MICROMETRES = 1_000_000
+_TOLERANCE = 1e-6
 
 EDGE_WEIGHT = 0.01
 """Weight of a window's outermost pixels against its centre: small, yet never nothing, since the
 edge of a ROI is seen by the edges of windows only."""
-
-
-def lattice_step(resolutions_m: Iterable[float]) -> float:
-    """Return the smallest length, metres, that is a whole number of pixels at all resolutions."""
-    return lcm(*(round(r * _MICROMETRES) for r in resolutions_m)) / _MICROMETRES
 
 
 def starts(length: int, size: int, every: int) -> tuple[int, ...]:
@@ -82,7 +77,7 @@ def cover(
     PlanError
         If the ROI is smaller than a window.
     """
-    step = lattice_step(resolutions_m)
+    step = common_step(resolutions_m)
     lattice = roi.grid(step)
     size = round(window_m / step)
     every = stride(size, overlap)
@@ -98,6 +93,29 @@ def cover(
         for row in starts(lattice.height, size, every)
         for column in starts(lattice.width, size, every)
     )
+
+
+def is_filled(window: Extent, roi: RoiGrid, there: npt.NDArray[np.bool_]) -> bool:
+    """Tell whether all patches that a window touches are present.
+
+    Parameters
+    ----------
+    window
+        Inside the ROI.
+    roi
+        The lattice of patches.
+    there
+        Shape ``(roi.rows, roi.columns)``: which patches are present.
+    """
+    rows = _patches(roi.top - window.top, roi.top - window.bottom)
+    columns = _patches(window.left - roi.left, window.right - roi.left)
+    return bool(there[rows, columns].all())
+
+
+def _patches(start_m: float, stop_m: float) -> slice:
+    """Return the patches that a stretch of an axis touches; a shared edge is no touch."""
+    first, last = start_m / PATCH_SIDE_M + _TOLERANCE, stop_m / PATCH_SIDE_M - _TOLERANCE
+    return slice(int(first), ceil(last))
 
 
 def raised_cosine(size: int) -> npt.NDArray[np.float32]:
