@@ -187,7 +187,8 @@ def _begin(root: Location, domain: DomainId, kept: dict[str, Receipt]) -> None:
 
 def _run(jobs: Sequence[RoiJob], workers: int | None) -> Iterator[tuple[RoiJob, Receipt]]:
     count = min(workers or os.cpu_count() or 1, len(jobs))
-    if count <= 1:
+    # a store in this process's memory is out of reach of others
+    if count <= 1 or isinstance(jobs[0].root, Location) or jobs[0].root.startswith("memory:"):
         for job in jobs:
             yield job, convert_roi(job)
         return

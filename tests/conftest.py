@@ -40,3 +40,24 @@ def repository() -> Path:
 def project(repository: Path) -> dict[str, Any]:
     """The content of ``pyproject.toml``."""
     return tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def raw_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw tree of two domains with two ROIs each; not to be changed."""
+    from converters.sample import write_sample
+
+    directory = tmp_path_factory.mktemp("sample") / "raw"
+    write_sample(directory, domains=2, rois=2, rows=2, columns=3, seed=1)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def store_root(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores made from `raw_tree`; not to be changed."""
+    from converters.convert import convert
+    from converters.flairhub_tree import FlairHubTree
+
+    root = tmp_path_factory.mktemp("stores") / "store"
+    convert(FlairHubTree(raw_tree), str(root), workers=1)
+    return root

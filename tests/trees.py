@@ -1,0 +1,65 @@
+"""Small changes to copies of trees, for tests that damage something."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+
+def first_tiff(tree: Path, modality: str) -> Path:
+    """Return the first raster of a modality by IGN's name."""
+    return sorted(tree.glob(f"*_{modality}/*/*.tif"))[0]
+
+
+def copy_domain(raw_tree: Path, target: Path) -> Path:
+    """Copy the tree's first domain, hard-linked where nothing is changed in place."""
+    first = sorted(p.name for p in raw_tree.glob("*_AERIAL_RGBI"))[0].partition("-")[0]
+    target.mkdir(parents=True)
+    for path in sorted(raw_tree.iterdir()):
+        if path.is_dir() and not path.name.startswith("D"):
+            shutil.copytree(path, target / path.name)
+        elif path.name.startswith(f"{first}-"):
+            shutil.copytree(path, target / path.name)
+        elif path.is_file():
+            shutil.copy2(path, target / path.name)
+    return target
+
+
+def rewrite(path: Path, pixels: npt.NDArray[Any] | None = None, **profile: Any) -> None:  # noqa: ANN401
+    """Write a TIFF again with other pixels or another profile."""
+    with rasterio.open(path) as source:
+        settings = {**source.profile, **profile}
+        values = source.read() if pixels is None else pixels
+    settings["count"] = len(values)
+    settings["height"], settings["width"] = values.shape[-2:]
+    settings.setdefault("dtype", values.dtype)
+    path.unlink()
+    with rasterio.open(path, "w", **settings) as target:
+        target.write(values.astype(settings["dtype"]))
+
+
+def read(path: Path) -> npt.NDArray[Any]:
+    """Read all bands of a TIFF."""
+    with rasterio.open(path) as source:
+        return np.asarray(source.read())
+
+
+def flip_bit(path: Path, position: int) -> None:
+    """Flip one bit of one byte of a file; negative positions count from its end."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
