@@ -99,7 +99,10 @@ def read_table(
         )
         raise NotInStoreError(msg) from None
     try:
-        return cast("pd.DataFrame", pq.read_table(io.BytesIO(data), columns=columns).to_pandas())
+        return cast(
+            "pd.DataFrame",
+            pq.read_table(io.BytesIO(data), columns=columns and list(columns)).to_pandas(),
+        )
     except pa.ArrowInvalid as error:
         msg = f"{place} is damaged ({error}); run `flairhub convert` again."
         raise StoreLayoutError(msg) from error
