@@ -26,7 +26,7 @@ bench: $(READY)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("flairhub needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
-	@echo "Setting up .venv from requirements.lock (some minutes, about 5 GB) ..."
+	@echo "Setting up .venv from requirements.lock (some minutes, about 6 GB) ..."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation --editable .

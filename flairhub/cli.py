@@ -113,7 +113,7 @@ def _print_domain(domain: DomainSummary) -> None:
     for variable in domain.variables:
         sizes = " × ".join(f"{name} {n}" for name, n in variable.patch_sizes.items())
         dates = "–".join(map(str, sorted(set(variable.dates or ()))))
-        table.add_row(variable.path, variable.dtype, sizes, dates, str(variable.patches))
+        table.add_row(variable.name, variable.dtype, sizes, dates, str(variable.patches))
     console.print(table)
 
 

@@ -44,6 +44,11 @@ class VariableSummary:
     dates: tuple[int, int] | None
     patches: int
 
+    @property
+    def name(self) -> str:
+        """Name of the variable in its group."""
+        return self.path.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class RoiSummary:
