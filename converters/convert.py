@@ -7,14 +7,17 @@ command again keeps the ROIs that are complete and does the rest.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from multiprocessing import get_context
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from converters.receipts import Receipt, committed_signature, signature, work_place
 from converters.roi import RoiJob, convert_roi, dump_attributes, receipt_of
@@ -219,11 +222,22 @@ def _rows_of_tables(root: Location, domain: DomainId) -> dict[str, Receipt]:
     return found
 
 
-def _plain(frame: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(
-        frame.to_json(orient="records", date_format="iso", default_handler=str)
-    )
-    return [{k: v for k, v in row.items() if v is not None} for row in rows]
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as a receipt has them: JSON values, nothing for what is missing."""
+    rows = [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy(object)]
+    return [{k: _json_value(v) for k, v in row.items() if not _missing(v)} for row in rows]
+
+
+def _missing(value: object) -> bool:
+    return value is None or (not isinstance(value, np.ndarray) and bool(pd.isna(value)))  # type: ignore[call-overload]
+
+
+def _json_value(value: Any) -> Any:  # noqa: ANN401 - whatever a table cell may hold
+    if isinstance(value, np.ndarray):
+        return [_json_value(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, date) else value
 
 
 def _count(report: ConversionReport, source: RoiSource, receipt: Receipt) -> None:

@@ -191,6 +191,8 @@ class _RoiCheck:
                 self._found(f"{self.source.where} {modality.key}", f"cannot be read: {error!r}")
                 continue
             for patch, file in files.items():
+                if str(patch) not in self.rows:
+                    continue  # said by _check_row
                 try:
                     raster = read_raster(file, modality)
                 except FlairHubError as error:
@@ -281,8 +283,7 @@ class _RoiCheck:
     ) -> None:
         self.report.files += 1
         self.report.pixels += raster.pixels.size
-        row = self.rows.get(str(patch), {})
-        if row.get(sha256_column(modality.key)) != raster.sha256:
+        if self.rows[str(patch)].get(sha256_column(modality.key)) != raster.sha256:
             self._found(file, "is not the file that was converted: its SHA-256 differs")
         extent = self.grid.patch_extent(patch.row, patch.column)
         if raster.grid.extent != extent and not _close(raster.grid.extent, extent):

@@ -71,10 +71,8 @@ def test_series_have_their_dates(raw_tree: Path, store_root: Path) -> None:
 def test_rioxarray_sees_the_place(raw_tree: Path, store_root: Path) -> None:
     tiff = first_tiff(raw_tree, "DEM_ELEV")
     file = RawFile.parse(tiff.name)
-    place = store_root / f"{file.folder.domain}.zarr"
-    tree = xr.open_datatree(
-        place, group=str(file.roi), engine="zarr", decode_coords="all", chunks=None
-    )
+    place = store_root / f"{file.folder.domain}.zarr" / str(file.roi)
+    tree = xr.open_datatree(place, engine="zarr", decode_coords="all")
     dataset = tree["dem_elev"].to_dataset()
     with rasterio.open(tiff) as source:  # the north-west patch, so the ROI's corner
         assert dataset.rio.crs == source.crs
@@ -248,7 +246,7 @@ def test_profile_portable_uses_only_core_codecs(raw_tree: Path, tmp_path: Path) 
         document = json.loads(path.read_text())
         for codec in document.get("codecs", []):
             names.add(codec["name"])
-            names |= {inner["name"] for inner in codec["configuration"].get("codecs", [])}
+            names |= {inner["name"] for inner in codec.get("configuration", {}).get("codecs", [])}
     assert names == core
 
 
