@@ -37,7 +37,9 @@ Classes = npt.NDArray[np.uint8]
 def stretch(
     bands: npt.NDArray[Any], *, low: float = 1, high: float = 99
 ) -> npt.NDArray[np.float64]:
-    """Return an image for display: each band cut at two percentiles and scaled to 0..1.
+    """Return an image for display: cut at two percentiles of all bands and scaled to 0..1.
+
+    The bands share the bounds, so that colours keep their hue.
 
     Parameters
     ----------
@@ -52,8 +54,8 @@ def stretch(
         Shape ``(y, x, 3)``.
     """
     values = bands.astype(np.float64)
-    bounds = np.nanpercentile(values, (low, high), axis=(1, 2))[:, :, None, None]
-    scaled = (values - bounds[0]) / np.maximum(bounds[1] - bounds[0], 1e-9)
+    darkest, brightest = np.nanpercentile(values, (low, high))
+    scaled = (values - darkest) / max(brightest - darkest, 1e-9)
     return np.moveaxis(np.nan_to_num(np.clip(scaled, 0, 1)), 0, -1)
 
 
