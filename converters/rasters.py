@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 
 from flairhub.errors import GridError, SourceDataError
@@ -42,7 +45,7 @@ class Raster:
 def read_grid(path: Path, modality: Modality) -> Grid:
     """Return the georeference of a file from its header alone; raises `SourceDataError`."""
     try:
-        with rasterio.open(path, driver="GTiff") as dataset:
+        with _quiet(), rasterio.open(path, driver="GTiff") as dataset:
             return _checked_grid(dataset, path, modality)
     except RasterioIOError as error:
         raise _unreadable(path, error) from error
@@ -62,7 +65,7 @@ def read_raster(path: Path, modality: Modality) -> Raster:
     except OSError as error:
         raise _unreadable(path, error) from error
     try:
-        with MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
+        with _quiet(), MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
             grid = _checked_grid(dataset, path, modality)
             pixels = dataset.read()
     except (RasterioError, RasterioIOError) as error:
@@ -70,6 +73,14 @@ def read_raster(path: Path, modality: Modality) -> Raster:
     side, bands = modality.patch_px, len(modality.bands)
     shaped = pixels.reshape(-1, bands, side, side)
     return Raster(shaped, grid, hashlib.sha256(data).hexdigest(), len(data))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A missing georeference is refused here; rasterio's warning of it would say it twice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 def _unreadable(path: Path, error: Exception) -> SourceDataError:
