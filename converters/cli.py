@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from converters.verify import VerificationReport
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
 
@@ -168,7 +171,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verdict(report: Any, seconds: float) -> str:
+def _verdict(report: VerificationReport, seconds: float) -> str:
     compared = (
         f"{report.pixels:,} pixels of {report.files} files, {report.dates} dates, "
         f"{report.patches} patches in {report.rois} ROIs and {report.objects} objects "

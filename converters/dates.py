@@ -33,12 +33,18 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
         if column not in frame.columns:
             msg = f"{path} has no column {column!r}; it has {', '.join(frame.columns)}."
             raise SourceDataError(msg)
-    return frame.set_index(PATCH_ID)
+    indexed: pd.DataFrame = frame.set_index(PATCH_ID)
+    return indexed
 
 
-def read_series_dates(path: Path) -> Mapping[str, str]:
+def _column(path: Path, name: str) -> Mapping[str, object]:
+    values = read_table(path, name)[name]
+    return {str(patch): value for patch, value in values.items()}
+
+
+def read_series_dates(path: Path) -> Mapping[str, object]:
     """Return the JSON text of the dates of every patch id; parse with `parse_series`."""
-    return dict(read_table(path, DATES)[DATES].items())
+    return _column(path, DATES)
 
 
 def parse_series(text: object, path: Path, patch: str) -> tuple[date, ...]:
@@ -81,7 +87,7 @@ def parse_day(value: object, path: Path, patch: str) -> date | None:
     if len(text) == 8 and text.endswith("00"):
         text = text[:6] + "01"
     try:
-        return datetime.strptime(text, "%Y%m%d").date()  # noqa: DTZ007 - a day has no time zone
+        return datetime.strptime(text, "%Y%m%d").date()
     except ValueError as error:
         msg = f"{path}: {value!r} of {patch} is not a date YYYYMMDD."
         raise SourceDataError(msg) from error
@@ -89,4 +95,4 @@ def parse_day(value: object, path: Path, patch: str) -> date | None:
 
 def read_single_dates(path: Path) -> Mapping[str, object]:
     """Return the raw date of every patch id; parse with `parse_day`."""
-    return dict(read_table(path, DATE)[DATE].items())
+    return _column(path, DATE)

@@ -7,8 +7,8 @@
     GLOBAL_ALL_MTD/GLOBAL_SENTINEL2_MTD_DATES.gpkg
     FLAIR-HUB_TRAIN.csv
 
-The historical modality carries ``195X`` in place of a year, so the years of one department share its
-folder.
+The historical modality carries ``195X`` in place of a year, so the years of one department share
+its folder.
 """
 
 from __future__ import annotations

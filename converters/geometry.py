@@ -35,17 +35,19 @@ def roi_grid(grids: Mapping[PatchId, Grid]) -> RoiGrid:
         )
         other = places.setdefault(place, patch)
         if other != patch:
-            msg = f"{patch} and {other} cover the same ground: both begin at {grid.left}, {grid.top}."
+            msg = (
+                f"{patch} and {other} cover the same ground: both begin at {grid.left}, {grid.top}."
+            )
             raise SourceDataError(msg)
     (row, column), first = next(iter(places.items()))
     first_row, first_column = first.row - row, first.column - column
     for (row, column), patch in places.items():
         if (patch.row, patch.column) != (first_row + row, first_column + column):
             msg = (
-                f"{patch} lies {row} patches south and {column} east of its ROI's corner, which its "
-                f"number contradicts: {first} puts {first_row}-{first_column} there, so this patch "
-                f"should be {first_row + row}-{first_column + column}. Georeferences and numbers "
-                "disagree; one of them is wrong."
+                f"{patch} lies {row} patches south and {column} east of its ROI's corner, which "
+                f"its number contradicts: {first} puts {first_row}-{first_column} there, so this "
+                f"patch should be {first_row + row}-{first_column + column}. Georeferences and "
+                "numbers disagree; one of them is wrong."
             )
             raise SourceDataError(msg)
     rows = 1 + max(row for row, _ in places)

@@ -77,7 +77,7 @@ def read_raster(path: Path, modality: Modality) -> Raster:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A missing georeference is refused here; rasterio's warning of it would say it twice."""
+    """Silence rasterio on missing georeferences, which are refused here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
@@ -86,38 +86,38 @@ def _quiet() -> Iterator[None]:
 def _unreadable(path: Path, error: Exception) -> SourceDataError:
     # GDAL names its in-memory copy of the file; only the user's path means anything
     reason = str(error.__cause__ or error).split("/vsimem/")[-1]
-    return SourceDataError(
+    msg = (
         f"{path} cannot be read as GeoTIFF ({reason}): it is damaged or cut short. "
         "Fetch it again, or remove it to record this modality of the patch as absent."
     )
+    return SourceDataError(msg)
 
 
 def _checked_grid(dataset: DatasetReader, path: Path, modality: Modality) -> Grid:
-    def refuse(what: str, found: object, expected: object) -> SourceDataError:
-        return SourceDataError(
-            f"{path}: {what} is {found}, but {modality.source_name} has {expected}."
-        )
+    def check(good: bool, what: str, found: object, expected: object) -> None:
+        if not good:
+            msg = f"{path}: the {what} is {found}, but {modality.source_name} has {expected}."
+            raise SourceDataError(msg)
 
     crs = dataset.crs
-    if crs is None or crs.to_epsg() != int(CRS.removeprefix("EPSG:")):
-        raise refuse("the CRS", crs.to_string() if crs else "missing", CRS)
-    if set(dataset.dtypes) != {modality.dtype}:
-        raise refuse("the dtype", "/".join(sorted(set(dataset.dtypes))), modality.dtype)
+    code = f"EPSG:{crs.to_epsg()}" if crs else "missing"
+    check(code == CRS, "CRS", code if not crs or crs.to_epsg() else crs.to_string(), CRS)
+    dtypes = sorted(set(dataset.dtypes))
+    check(dtypes == [modality.dtype], "dtype", "/".join(dtypes), modality.dtype)
     side = modality.patch_px
-    if dataset.shape != (side, side):
-        raise refuse("the size", "x".join(map(str, dataset.shape)), f"{side}x{side} pixels")
-    bands = len(modality.bands)
+    size = "x".join(map(str, dataset.shape))
+    check(dataset.shape == (side, side), "size", size, f"{side}x{side} pixels")
+    bands, count = len(modality.bands), dataset.count
     if modality.temporal:
-        if dataset.count % bands:
-            raise refuse("the number of bands", dataset.count, f"{bands} a date")
-    elif dataset.count != bands:
-        raise refuse("the number of bands", dataset.count, bands)
+        check(count % bands == 0, "number of bands", count, f"{bands} a date")
+    else:
+        check(count == bands, "number of bands", count, bands)
     try:
         grid = Grid.from_transform(tuple(dataset.transform), side, side)
     except GridError as error:
         msg = f"{path}: {error}"
         raise SourceDataError(msg) from error
-    if abs(grid.resolution - modality.resolution_m) * side > 1e-6 * modality.resolution_m:
-        raise refuse("the pixel size", f"{grid.resolution} m", f"{modality.resolution_m} m")
+    same = abs(grid.resolution - modality.resolution_m) * side <= 1e-6 * modality.resolution_m
+    check(same, "pixel size", f"{grid.resolution} m", f"{modality.resolution_m} m")
     # the pixel size of the registry, so that grids compare equal whatever the last bit in a header
     return Grid(grid.left, grid.top, modality.resolution_m, side, side)

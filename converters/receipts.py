@@ -86,5 +86,3 @@ def committed_signature(place: Location) -> str | None:
         return None
     found = json.loads(marker.read())["attributes"].get(SIGNATURE_ATTRIBUTE)
     return str(found)
-
-

@@ -291,9 +291,7 @@ class _RoiWriter:
             "flairhub:domain": str(self.source.domain),
             "flairhub:roi": str(self.source.roi),
             "flairhub:grid": lattice,
-            SIGNATURE_ATTRIBUTE: signature(
-                self.source, self.job.modalities, self.job.profile
-            ),
+            SIGNATURE_ATTRIBUTE: signature(self.source, self.job.modalities, self.job.profile),
         }
 
 
@@ -370,9 +368,7 @@ def _class_counts(
     return counts
 
 
-def _mask_means(
-    pixels: npt.NDArray[np.generic], modality: Modality
-) -> Mapping[str, list[float]]:
+def _mask_means(pixels: npt.NDArray[np.generic], modality: Modality) -> Mapping[str, list[float]]:
     if modality.kind is not Kind.MASK:
         return {}
     means = pixels.astype(np.float64).mean(axis=(2, 3)).round(3)

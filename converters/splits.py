@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from converters.dates import read_table
 from converters.flairhub_raw import PATCH_ID
 from flairhub.errors import SourceDataError
@@ -36,7 +34,9 @@ def read_csv(path: Path) -> Iterator[str]:
         delimiter = ";" if header.count(";") > header.count(",") else ","
         columns = [name.strip() for name in header.strip().split(delimiter)]
         if PATCH_ID not in columns:
-            msg = f"{path}: the header has no column {PATCH_ID!r}; it reads {header.strip()!r:.120}."
+            msg = (
+                f"{path}: the header has no column {PATCH_ID!r}; it reads {header.strip()!r:.120}."
+            )
             raise SourceDataError(msg)
         position = columns.index(PATCH_ID)
         for number, row in enumerate(csv.reader(handle, delimiter=delimiter), start=2):
@@ -85,5 +85,5 @@ def read_folds(path: Path) -> Mapping[str, Mapping[str, str]]:
         if wrong:
             msg = f"{path}: {column} holds {wrong[0]!r}; expected {', '.join(SPLITS)}."
             raise SourceDataError(msg)
-        folds[column] = dict(pd.Series(values).items())
+        folds[column] = {str(patch): split for patch, split in values.items()}
     return folds

@@ -23,7 +23,13 @@ from flairhub.ids import DomainId, PatchId
 from flairhub.modalities import MODALITIES, Modality
 from flairhub.store.access import Location, resolve
 from flairhub.store.conventions import GRID_MAPPING, TIME_UNITS, grid_of
-from flairhub.store.layout import DATES_ATTRIBUTE, PRESENT_ATTRIBUTE, array_specs, store_name
+from flairhub.store.layout import (
+    DATES_ATTRIBUTE,
+    PRESENT_ATTRIBUTE,
+    ArraySpec,
+    array_specs,
+    store_name,
+)
 from flairhub.store.tables import (
     FOLDS,
     date_column,
@@ -115,12 +121,12 @@ def _verify_domain(
         report.findings.append(Finding(str(domain), f"its tables cannot be read: {error}"))
         return
     store = root / store_name(domain)
-    _check_objects(store, tables["shards"].to_dict("records"), report)
+    _check_objects(store, _records(tables["shards"]), report)
     converted = {key for names in tables["rois"]["modalities"] for key in names}
     modalities = [m for m in MODALITIES.values() if m.key in converted]
     rois = source.rois(domain, modalities)
-    rows = {row["patch_id"]: row for row in tables["patches"].to_dict("records")}
-    roi_rows = {row["roi"]: row for row in tables["rois"].to_dict("records")}
+    rows = {row["patch_id"]: row for row in _records(tables["patches"])}
+    roi_rows = {row["roi"]: row for row in _records(tables["rois"])}
     for roi in sorted(set(roi_rows) - {str(r.roi) for r in rois}):
         report.findings.append(Finding(f"{domain} {roi}", "is in the store but not in the source"))
     for number, roi in enumerate(rois, start=1):
@@ -149,6 +155,9 @@ def _check_objects(store: Location, rows: Sequence[Any], report: VerificationRep
     for key in store.objects():
         if not key.endswith("zarr.json") and key not in known:
             report.findings.append(Finding(f"{store.name}/{key}", "is not in the list of objects"))
+
+
+_Node = zarr.Array[Any] | zarr.Group
 
 
 class _RoiCheck:
@@ -203,7 +212,7 @@ class _RoiCheck:
     def _found(self, where: str, what: str) -> None:
         self.report.findings.append(Finding(where, what))
 
-    def _specs(self, modality: Modality) -> Any:
+    def _specs(self, modality: Modality) -> tuple[ArraySpec, ...]:
         dates = len(self.source.times.get(modality.key, ()))
         return array_specs(modality, self.grid, dates)
 
@@ -268,8 +277,8 @@ class _RoiCheck:
         if [str(day) for day in self.roi_row[times_column(modality.key)]] != expected:
             self._found(where, "its dates in the rois table are not the source's")
 
-    def _same(self, where: str, array: Any, expected: npt.NDArray[Any]) -> None:
-        found = np.asarray(array[...])
+    def _same(self, where: str, array: _Node, expected: npt.NDArray[Any]) -> None:
+        found = np.asarray(array[...]) if isinstance(array, zarr.Array) else np.empty(0)
         if found.shape != expected.shape or not (found == expected).all():
             self._found(where, f"differs from the source: {found!s:.60}, not {expected!s:.60}")
 
@@ -305,6 +314,10 @@ class _RoiCheck:
                     f"{int(wrong.sum())} of {wrong.size} pixels differ, first at {place}: "
                     f"{stored[first]} in the store, {raw[first]} in the file",
                 )
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(frame.columns, row, strict=True)) for row in frame.to_numpy(object)]
 
 
 def _bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

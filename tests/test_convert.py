@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -102,7 +103,7 @@ def test_geozarr_attributes_are_valid(store_root: Path) -> None:
 
 def test_labels_carry_their_classes(store_root: Path) -> None:
     domain = _domains(store_root)[0]
-    roi = next(zarr.open_group(store_root / f"{domain}.zarr", mode="r").groups())[1]
+    roi: Any = next(zarr.open_group(store_root / f"{domain}.zarr", mode="r").groups())[1]
     attributes = dict(roi["aerial_label_cosia/aerial_label_cosia"].attrs)
     assert attributes["flag_values"] == list(range(19))
     assert len(attributes["flag_meanings"].split()) == 19
@@ -113,7 +114,7 @@ def test_labels_carry_their_classes(store_root: Path) -> None:
 
 def test_chunks_are_patches_and_shards_whole(store_root: Path) -> None:
     domain = _domains(store_root)[0]
-    roi = next(zarr.open_group(store_root / f"{domain}.zarr", mode="r").groups())[1]
+    roi: Any = next(zarr.open_group(store_root / f"{domain}.zarr", mode="r").groups())[1]
     for modality in MODALITIES.values():
         variable = "snow" if modality.kind == "mask" else modality.key
         array = roi[f"{modality.group}/{variable}"]
@@ -131,8 +132,13 @@ def test_tables_describe_every_patch(raw_tree: Path, store_root: Path) -> None:
         assert patches["has_dem_elev"].all()
         for row in patches.itertuples():
             assert sum(row.classes_cosia) == 512 * 512
-            labels = read(raw_tree / RawFile.of(PatchId.parse(row.patch_id), MODALITIES["aerial_label_cosia"]).path)
-            np.testing.assert_array_equal(row.classes_cosia, np.bincount(labels.ravel(), minlength=19))
+            labels = read(
+                raw_tree
+                / RawFile.of(PatchId.parse(row.patch_id), MODALITIES["aerial_label_cosia"]).path
+            )
+            np.testing.assert_array_equal(
+                row.classes_cosia, np.bincount(labels.ravel(), minlength=19)
+            )
             assert len(row.cloud_percent) > 0
             assert tuple(row.geometry.bounds) == (row.left, row.bottom, row.right, row.top)
 
@@ -151,7 +157,9 @@ def test_at_most_100_objects_a_roi() -> None:
         for modality in members:
             for spec in array_specs(modality, roi, 91):
                 metadata += 1
-                rows, columns = (-(-n // s) for n, s in zip(spec.shape[-2:], spec.shards[-2:], strict=True))
+                rows, columns = (
+                    -(-n // s) for n, s in zip(spec.shape[-2:], spec.shards[-2:], strict=True)
+                )
                 shards += rows * columns
     assert 1 + metadata + coordinates + shards == 100 - 1
 
@@ -202,7 +210,9 @@ def test_a_new_roi_leaves_the_others_alone(raw_tree: Path, tmp_path: Path) -> No
         path.rename(away)
     root = tmp_path / "store"
     convert(FlairHubTree(tree), str(root), workers=1)
-    before = {p: p.stat().st_mtime_ns for p in (root / f"{domain}.zarr" / str(rois[0].roi)).rglob("*")}
+    before = {
+        p: p.stat().st_mtime_ns for p in (root / f"{domain}.zarr" / str(rois[0].roi)).rglob("*")
+    }
     for path, away in moved.items():
         away.rename(path)
     report = convert(FlairHubTree(tree), str(root), workers=1)
@@ -224,7 +234,7 @@ def test_a_missing_modality_is_recorded_not_invented(raw_tree: Path, tmp_path: P
     absent = patches[~patches["has_spot_rgbi"]]
     assert absent["patch_id"].tolist() == [str(patch.patch(patch.folder.domain))]  # type: ignore[arg-type]
     assert absent["sha256_spot_rgbi"].isna().all()
-    roi = zarr.open_group(tmp_path / "store" / f"{domain}.zarr" / str(patch.roi), mode="r")
+    roi: Any = zarr.open_group(tmp_path / "store" / f"{domain}.zarr" / str(patch.roi), mode="r")
     flags = roi["spot_rgbi"].attrs["flairhub:present"]
     assert flags[patch.row - 1][patch.column - 1] == "0"
     assert "".join(flags).count("0") == 1

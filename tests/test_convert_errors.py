@@ -1,4 +1,4 @@
-"""What a user can get wrong: refused early, with the file named, and no store that looks complete."""
+"""What users get wrong is refused early, with the file named, and no store looks complete."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import pytest
 
 from converters.convert import convert
@@ -41,7 +42,7 @@ def _web_page(tree: Path) -> Path:
     return path
 
 
-def _profile(modality: str, **profile: object) -> Damage:
+def _profile(modality: str, **profile: Any) -> Damage:  # noqa: ANN401 - rasterio's own
     def damage(tree: Path) -> Path:
         path = first_tiff(tree, modality)
         rewrite(path, **profile)
@@ -50,7 +51,7 @@ def _profile(modality: str, **profile: object) -> Damage:
     return damage
 
 
-def _pixels(modality: str, change: Callable[[np.ndarray], np.ndarray]) -> Damage:  # type: ignore[type-arg]
+def _pixels(modality: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Damage:
     def damage(tree: Path) -> Path:
         path = first_tiff(tree, modality)
         rewrite(path, change(read(path)))
@@ -170,7 +171,7 @@ def _without_last(dates: dict[str, str]) -> dict[str, str]:
         (_without_last, "every image needs one date"),
         (lambda dates: {**dates, "1": "20191345"}, "20191345"),
         (lambda dates: {str(int(k) + 1): v for k, v in dates.items()}, "expected 1 to T"),
-        (lambda dates: "[not json", "numbered dates"),  # noqa: ARG005
+        (lambda dates: "[not json", "numbered dates"),
         (lambda dates: {**dates, "1": "<NA>"}, "lacks a date"),
     ],
 )
@@ -192,9 +193,7 @@ def test_missing_dates_are_refused(tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";"])
-def test_either_delimiter_gives_the_same_splits(
-    tree: Path, tmp_path: Path, delimiter: str
-) -> None:
+def test_either_delimiter_gives_the_same_splits(tree: Path, tmp_path: Path, delimiter: str) -> None:
     listed = {}
     for path in sorted(tree.rglob("*.csv")):
         text = path.read_text().replace(";", ",").replace(",", delimiter)
@@ -225,7 +224,7 @@ def test_a_patch_in_two_splits_is_refused(tree: Path, tmp_path: Path) -> None:
     text = train.read_text().splitlines()
     if len(text) < 2:
         pytest.fail("the sample's train CSV lists no patch")
-    with pytest.raises(SourceDataError, match="is train in|is test in"):
+    with pytest.raises(SourceDataError, match=r"is train in|is test in"):
         convert(FlairHubTree(tree), str(tmp_path / "store"))
 
 

@@ -21,9 +21,7 @@ def copy_domain(raw_tree: Path, target: Path) -> Path:
     first = sorted(p.name for p in raw_tree.glob("*_AERIAL_RGBI"))[0].partition("-")[0]
     target.mkdir(parents=True)
     for path in sorted(raw_tree.iterdir()):
-        if path.is_dir() and not path.name.startswith("D"):
-            shutil.copytree(path, target / path.name)
-        elif path.name.startswith(f"{first}-"):
+        if (path.is_dir() and not path.name.startswith("D")) or path.name.startswith(f"{first}-"):
             shutil.copytree(path, target / path.name)
         elif path.is_file():
             shutil.copy2(path, target / path.name)

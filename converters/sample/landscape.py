@@ -7,6 +7,7 @@ land. Arrays are ``(y, x)``, row 0 in the north.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,8 @@ from scipy.spatial import cKDTree
 from converters.sample.terroirs import SampleRoi
 from flairhub.nomenclatures import NOMENCLATURES
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[Any]
+"""Arrays of float32; numpy's stubs lose the precision in arithmetic."""
 
 RES = 0.2
 HALF = 2
@@ -46,8 +47,8 @@ class Landscape:
         Reflectance of the same ground seventy years ago, ``(y, x)``.
     """
 
-    cosia: npt.NDArray[np.uint8]
-    lpis: npt.NDArray[np.uint8]
+    cosia: npt.NDArray[Any]
+    lpis: npt.NDArray[Any]
     dtm: Floats
     dsm: Floats
     colour: Floats
@@ -133,7 +134,7 @@ class _Painter:
         for k in (1, 2, 4):
             phase, size = self.rng.uniform(0, 6.28), span * 0.09 / k
             middle = middle + size * np.sin(along / span * 6.28 * k * 0.8 + phase)
-        return np.abs(across - middle).astype(np.float32)
+        return np.asarray(np.abs(across - middle), np.float32)
 
     def parcels(self) -> None:
         cell = np.sqrt(self.roi.terroir.field_m2) * 1.05
@@ -149,10 +150,10 @@ class _Painter:
         self.edge = (distance[..., 1] - distance[..., 0]).astype(np.float32)
         self.seeds = seeds
 
-    def _seeds(self, cell: float) -> npt.NDArray[np.float64]:
+    def _seeds(self, cell: float) -> npt.NDArray[Any]:
         ny, nx = (int(n * self.metre // cell) + 3 for n in self.shape)
         jitter = self.rng.uniform(-0.45, 0.45, (ny, nx, 2))
-        base = np.stack(np.mgrid[:ny, :nx], -1) - 1
+        base = np.moveaxis(np.mgrid[:ny, :nx], 0, -1) - 1
         return np.asarray((base + jitter).reshape(-1, 2) * cell)
 
     def land_use(self) -> None:
@@ -176,11 +177,12 @@ class _Painter:
         # neighbours share a random field, so that woods and villages are not single parcels
         where = np.clip((self.seeds / self.metre).astype(int), 0, np.array(self.shape) - 1)
         use = np.empty(count, object)
+        best = np.full(count, -np.inf)
         for k, name in enumerate(names):
             noise = spectral_noise(rng, self.shape, 220 / self.metre)[where[:, 0], where[:, 1]]
             score = np.log(share[k]) + 0.9 * noise + rng.gumbel(size=count) * 0.7
-            best = score if k == 0 else np.maximum(best, score)
-            use = np.where(score >= best, name, use)
+            use = np.where(score > best, name, use)
+            best = np.maximum(best, score)
         for name in ("village", "deciduous", "crop", "vine", "plowed", "coniferous", "soil"):
             if name not in use:
                 use[rng.integers(count)] = name
@@ -192,10 +194,10 @@ class _Painter:
         self.parcel_tint = rng.normal(1, 0.09, (count, 4)).clip(0.75, 1.3).astype(np.float32)
         self._paint_parcels()
 
-    def _mask(self, *names: str) -> npt.NDArray[np.bool_]:
-        return np.isin(self.use, names)[self.parcel]
+    def _mask(self, *names: str) -> npt.NDArray[Any]:
+        return np.asarray(np.isin(self.use, names)[self.parcel])
 
-    def _paint(self, mask: npt.NDArray[np.bool_], name: str, height: float | Floats = 0.0) -> None:
+    def _paint(self, mask: npt.NDArray[Any], name: str, height: float | Floats = 0.0) -> None:
         self.cosia[mask] = COSIA[name]
         self.height[mask] = height[mask] if isinstance(height, np.ndarray) else height
 
@@ -265,9 +267,9 @@ class _Painter:
         self._paint(inside & conifer, "coniferous", high)
         self._paint(gap, "ligneous", 2.5)
         trees_here = leafy | (inside & conifer)
-        self.tint[:, trees_here] = (
-            (shade[index] * (0.6 + 0.45 * dome.clip(-0.2))[..., None])[trees_here].T
-        )
+        self.tint[:, trees_here] = (shade[index] * (0.6 + 0.45 * dome.clip(-0.2))[..., None])[
+            trees_here
+        ].T
         self.lpis[trees_here | wood] = BACKGROUND
 
     def water(self) -> None:
@@ -288,7 +290,7 @@ class _Painter:
     def roads(self) -> None:
         seeds = self._seeds(330)
         wobble = 14 * spectral_noise(self.rng, self.shape, 150 / self.metre)
-        distance, index = cKDTree(seeds).query(
+        distance, _ = cKDTree(seeds).query(
             np.stack([self.y + wobble, self.x - wobble], -1), k=2, workers=-1
         )
         gap = (distance[..., 1] - distance[..., 0]) / 2
@@ -310,17 +312,20 @@ class _Painter:
         for place in places[inside]:
             self._house(place)
 
-    def _in_village(self, places: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def _in_village(self, places: npt.NDArray[Any]) -> npt.NDArray[Any]:
         pixel = (places / self.metre).astype(int)
         good = ((pixel >= 25) & (pixel < np.array(self.shape) - 25)).all(1)
         pixel = pixel.clip(0, np.array(self.shape) - 1)
-        return good & self._mask("village")[pixel[:, 0], pixel[:, 1]]
+        return np.asarray(good & self._mask("village")[pixel[:, 0], pixel[:, 1]])
 
-    def _house(self, place: npt.NDArray[np.float64]) -> None:
+    def _house(self, place: npt.NDArray[Any]) -> None:
         rng = self.rng
         reach = 22
         cy, cx = (int(v) for v in place / self.metre)
-        box = (slice(max(0, cy - reach * 2), cy + reach * 2), slice(max(0, cx - reach * 2), cx + reach * 2))
+        box = (
+            slice(max(0, cy - reach * 2), cy + reach * 2),
+            slice(max(0, cx - reach * 2), cx + reach * 2),
+        )
         dy, dx = self.y[box] - place[0], self.x[box] - place[1]
         angle = self.row_angle[self.parcel[cy, cx]]
         u = dx * np.cos(angle) + dy * np.sin(angle)
@@ -353,9 +358,9 @@ class _Painter:
     def _put(
         self,
         box: tuple[slice, slice],
-        mask: npt.NDArray[np.bool_],
+        mask: npt.NDArray[Any],
         name: str,
-        height: float | npt.NDArray[np.floating],  # type: ignore[type-arg]
+        height: float | npt.NDArray[Any],
         tint: tuple[float, ...],
     ) -> None:
         self.cosia[box][mask] = COSIA[name]
@@ -374,7 +379,7 @@ def draw(roi: SampleRoi, rng: np.random.Generator) -> Landscape:
     painter.water()
     painter.roads()
     painter.village()
-    shape = tuple(n * HALF for n in painter.shape)
+    shape = (painter.shape[0] * HALF, painter.shape[1] * HALF)
     cosia, lpis = _double(painter.cosia), _double(painter.lpis)
     dtm = enlarge(painter.dtm, HALF, shape)
     rough = rng.normal(0, 1, painter.shape).astype(np.float32)
@@ -390,7 +395,7 @@ def draw(roi: SampleRoi, rng: np.random.Generator) -> Landscape:
     return Landscape(cosia, lpis, dtm, dsm, colour, light, _old(painter, rng, shape, dtm))
 
 
-def _double(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _double(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array.repeat(HALF, 0).repeat(HALF, 1)
 
 
@@ -407,7 +412,7 @@ _CROP_COLOURS = {
 }
 
 
-def _crop_tint(lpis: npt.NDArray[np.uint8]) -> Floats:
+def _crop_tint(lpis: npt.NDArray[Any]) -> Floats:
     table = np.ones((len(LPIS3), 4), np.float32)
     for name, tint in _CROP_COLOURS.items():
         table[LPIS3[name]] = tint

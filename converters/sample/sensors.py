@@ -57,7 +57,9 @@ def aerial(land: Landscape, roi: SampleRoi, rng: np.random.Generator) -> Pixels:
     """Return the BD ORTHO image: ``(4, y, x)`` uint8, red, green, blue, near infrared."""
     sky = np.array([0.02, 0.035, 0.05, 0.01], np.float32)[:, None, None] + roi.terroir.haze
     seen = land.colour * land.light + sky * (1.2 - 0.2 * land.light)
-    noise = ndimage.gaussian_filter(rng.standard_normal(seen.shape).astype(np.float32), (0, 0.5, 0.5))
+    noise = ndimage.gaussian_filter(
+        rng.standard_normal(seen.shape).astype(np.float32), (0, 0.5, 0.5)
+    )
     encoded = 255 * (seen.clip(0, 1.3) * np.float32(0.9)) ** np.float32(0.6) + 2.0 * noise
     return np.asarray(encoded.clip(0, 255).round().astype(np.uint8))
 
@@ -176,7 +178,8 @@ def _leaves(cosia: str, crop: str, day: float) -> float:
 def _spectrum(cosia: str, crop: str, day: float) -> Floats:
     leaves = float(np.clip(_leaves(cosia, crop, day), 0, 1))
     ground = {
-        "water": _WATER, "swimming pool": _WATER * 2, "building": _BUILT, "greenhouse": _BUILT * 1.4,
+        "water": _WATER, "swimming pool": _WATER * 2,
+        "building": _BUILT, "greenhouse": _BUILT * 1.4,
         "impervious surface": _ROAD, "pervious surface": _SOIL * 1.15, "bare soil": _SOIL * 1.1,
     }  # fmt: skip
     if cosia in ground:
@@ -225,7 +228,9 @@ def sentinel2(
         cloud = np.where(cloud < 0.02, 0, cloud)
         shadow = np.roll(cloud, (-2, 1), (0, 1)) * (1 - cloud)
         image *= 1 - 0.55 * shadow
-        image += (_CLOUD[:, None, None] * rng.uniform(0.8, 1.2) - image) * np.minimum(1, 1.2 * cloud)
+        image += (_CLOUD[:, None, None] * rng.uniform(0.8, 1.2) - image) * np.minimum(
+            1, 1.2 * cloud
+        )
         images[t] = image * rng.normal(1, 0.015, image.shape) + rng.normal(0, 18, image.shape)
         masks[t] = 100 * snow, 100 * np.minimum(1, 1.15 * cloud)
     pixels = images.clip(1, 16000).round().astype(np.uint16)
@@ -254,5 +259,3 @@ def revisit_days(
     if twin:  # two tiles of one pass may both be kept
         chosen = np.sort(np.append(chosen[:-1], chosen[len(chosen) // 2]))
     return [date(year, 1, 1) + timedelta(days=int(day)) for day in chosen]
-
-

@@ -143,7 +143,9 @@ def _write_roi(roi: SampleRoi, directory: Path, seed: int) -> _Facts:
     times = {
         "sentinel2_ts": sensors.revisit_days(year, 5, int(rng.integers(28, 44)), rng),
         "sentinel1_asc_ts": sensors.revisit_days(year, 6, int(rng.integers(22, 34)), rng),
-        "sentinel1_desc_ts": sensors.revisit_days(year, 6, int(rng.integers(20, 32)), rng, twin=True),
+        "sentinel1_desc_ts": sensors.revisit_days(
+            year, 6, int(rng.integers(20, 32)), rng, twin=True
+        ),
     }
     cosia, lpis = sensors.labels(land)
     optical, masks = sensors.sentinel2(satellites, times["sentinel2_ts"], rng)
@@ -174,7 +176,7 @@ def _write_roi(roi: SampleRoi, directory: Path, seed: int) -> _Facts:
     flown = date(year, 1, 1).replace(month=7, day=int(rng.integers(1, 28)))
     days = {
         "aerial_rgbi": flown.strftime("%Y%m%d"),
-        "aerial_rlt_pan": f"{int(rng.integers(1947, 1966))}0700",  # day not known, as in some archives
+        "aerial_rlt_pan": f"{int(rng.integers(1947, 1966))}0700",  # the day is not always known
         "spot_rgbi": flown.replace(month=6).strftime("%Y%m%d"),
     }
     return _Facts(patches, {k: tuple(v) for k, v in times.items()}, days, _split(roi, patches, rng))
@@ -240,7 +242,9 @@ def _write_metadata(
     folds = {PATCH_ID: names, "split_1": first}
     rng = np.random.default_rng((seed, 99))
     for k in range(2, 6):
-        folds[f"split_{k}"] = rng.choice(["train", "valid", "test"], len(names), p=[0.64, 0.16, 0.2]).tolist()
+        folds[f"split_{k}"] = rng.choice(
+            ["train", "valid", "test"], len(names), p=[0.64, 0.16, 0.2]
+        ).tolist()
     folds["split_flairchallenge"] = first
     _write_table(folder / SPLIT_FILE, folds, squares)
 
