@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from catalog.collection import catalog, collection
+from catalog.collection import collection, root_catalog
 from catalog.facts import read_facts
 from catalog.geoparquet import write_items
 from catalog.items import roi_item
-from catalog.terms import CATALOG_FILE, COLLECTION_FILE, TABLE_FILE, Json, item_file
+from catalog.terms import CATALOG_FILE, CATALOG_ID, COLLECTION_FILE, TABLE_FILE, Json, item_file
 from flairhub.errors import CatalogError, NotInStoreError
 from flairhub.ids import DomainId
 from flairhub.store.access import Location, resolve
@@ -121,17 +122,31 @@ def _relative(root: str, folder: Path) -> str:
 
 def _target(root: str, out: str | os.PathLike[str] | None) -> Path:
     path = _local(root)
-    if out is None and path is None:
+    if out is not None:
+        target = Path(out).expanduser().resolve()
+    elif path is not None:
+        target = path / _FOLDER
+    else:
         msg = f"{root} is not a local folder; say with --out where the catalogue is to be written."
         raise CatalogError(msg)
-    target = path / _FOLDER if out is None and path else Path(os.fspath(out or ".")).resolve()
-    if target.exists() and not (target / CATALOG_FILE).is_file() and any(target.iterdir()):
+    if not _replaceable(target):
         msg = (
-            f"{target} exists and is not a catalogue (it has no {CATALOG_FILE}), so it is not "
-            "replaced; give another folder with --out."
+            f"{target} exists and is not a catalogue of flairhub, so it is not replaced; give "
+            "another folder with --out."
         )
         raise CatalogError(msg)
     return target
+
+
+def _replaceable(target: Path) -> bool:
+    """Tell whether nothing is lost when the folder goes: it is absent, empty, or one of ours."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return True
+    try:
+        found = json.loads((target / CATALOG_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("id") == CATALOG_ID
 
 
 def _write(items: list[Json], folder: Path) -> None:
@@ -142,7 +157,7 @@ def _write(items: list[Json], folder: Path) -> None:
     whole = collection(items)
     write_items(items, whole, folder / TABLE_FILE)
     _dump(whole, folder / COLLECTION_FILE)
-    _dump(catalog(), folder / CATALOG_FILE)
+    _dump(root_catalog(), folder / CATALOG_FILE)
 
 
 def _dump(document: Json, path: Path) -> None:
@@ -154,7 +169,8 @@ def _dump(document: Json, path: Path) -> None:
 def _replacing(target: Path) -> Iterator[Path]:
     """Give a new folder that takes the place of `target` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (target.with_name(f".{target.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    token = secrets.token_hex(4)
+    new, old = (target.with_name(f".{target.name}.{token}.{end}") for end in ("new", "old"))
     new.mkdir()
     try:
         yield new
@@ -166,6 +182,6 @@ def _replacing(target: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(target)
             raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

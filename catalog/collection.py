@@ -8,6 +8,7 @@ from typing import Any
 from catalog.assets import group_definition, patches_definition, roi_definition
 from catalog.terms import (
     CATALOG_FILE,
+    CATALOG_ID,
     CLASSIFICATION,
     COLLECTION_FILE,
     COLLECTION_ID,
@@ -98,12 +99,12 @@ def collection(items: Sequence[Json]) -> Json:
     }  # fmt: skip
 
 
-def catalog() -> Json:
+def root_catalog() -> Json:
     """Return the root catalogue, in which the collections of later steps find their place."""
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
-        "id": f"{COLLECTION_ID}-catalog",
+        "id": CATALOG_ID,
         "title": "FLAIR-HUB",
         "description": "What a folder of flairhub stores holds.",
         "links": [

@@ -12,6 +12,7 @@ Json = dict[str, Any]
 
 STAC_VERSION = "1.1.0"
 COLLECTION_ID = "flair-hub"
+CATALOG_ID = "flair-hub-catalog"
 
 ZARR_TYPE = "application/vnd.zarr; version=3"
 PARQUET_TYPE = "application/vnd.apache.parquet"

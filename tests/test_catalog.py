@@ -319,12 +319,38 @@ def test_a_failed_build_leaves_the_old_catalogue(
     assert snapshot(tmp_path) == before
 
 
+def test_the_old_catalogue_returns_when_the_new_one_cannot_take_its_place(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for table in root.glob("*.parquet"):
+        shutil.copy(table, tmp_path)
+    build_catalog(tmp_path)
+    before = snapshot(tmp_path)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            msg = "folder is busy"
+            raise OSError(msg)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="busy"):
+        build_catalog(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
 def test_no_folder_but_a_catalogue_is_replaced(root: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(CatalogError, match="not a catalogue"):
         build_catalog(root, tmp_path)
+    (tmp_path / "catalog.json").write_text('{"type": "Catalog", "id": "of-another-project"}')
+    with pytest.raises(CatalogError, match="not a catalogue"):
+        build_catalog(root, tmp_path)
     with pytest.raises(CatalogError, match="not a catalogue"):
         build_catalog(root, root)
+    with pytest.raises(CatalogError, match="not a catalogue"):
+        build_catalog(root, tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
