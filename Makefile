@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/flairhub demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
