@@ -387,8 +387,6 @@ def get_modality(name: str) -> Modality:
         raise UnknownNameError(msg) from None
 
 
-
-
 def get_label(nomenclature: str) -> tuple[Modality, int]:
     """Return the label raster that holds a class set, and its 1-based level there.
 

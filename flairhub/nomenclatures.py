@@ -136,9 +136,7 @@ _LPIS_1 = _classes(
 )
 
 
-def _children(
-    parents: tuple[LandClass, ...], *rows: tuple[str, str, int]
-) -> tuple[LandClass, ...]:
+def _children(parents: tuple[LandClass, ...], *rows: tuple[str, str, int]) -> tuple[LandClass, ...]:
     return tuple(
         LandClass(code, name, name_fr, parents[parent].colour, parent)
         for code, (name, name_fr, parent) in enumerate(rows)
