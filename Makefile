@@ -12,8 +12,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The long suites, and every property test with thousands of random examples.
 test-long: $(READY)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -n 2 -m "long or hypothesis" --hypothesis-profile long
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -15,19 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No deadline: a slow machine is not a fault. Derandomised: the same change passes or fails alike.
 settings.register_profile("flairhub", deadline=None, derandomize=True, database=None)
+settings.register_profile("long", deadline=None, database=None, max_examples=3000)
 settings.load_profile("flairhub")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none; torch is imported only if a test asks for one."""
-    wanting = [item for item in items if item.get_closest_marker("gpu")]
-    if not wanting:
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        for item in wanting:
-            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
 @pytest.fixture(scope="session")
