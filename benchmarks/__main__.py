@@ -17,7 +17,7 @@ from benchmarks import converting, opening, startup, streaming
 from benchmarks.harness import BENCHMARKS, Row, Workspace
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
-from converters.sample import write_sample
+from converters.miniature import write_sample
 
 MODULES = (startup, opening, converting, streaming)
 """Importing them registers their benchmarks."""

@@ -72,7 +72,7 @@ def sample(
     as_json: JsonOption = False,
 ) -> None:
     """Write a faithful miniature of FLAIR-HUB's raw files: a synthetic landscape, seen by all."""
-    from converters.sample import write_sample
+    from converters.miniature import write_sample
 
     rows, columns = _grid(grid)
     started = time.perf_counter()

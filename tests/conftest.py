@@ -34,7 +34,7 @@ def project(repository: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def raw_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A raw tree of two domains with two ROIs each; not to be changed."""
-    from converters.sample import write_sample
+    from converters.miniature import write_sample
 
     directory = tmp_path_factory.mktemp("sample") / "raw"
     write_sample(directory, domains=2, rois=2, rows=2, columns=3, seed=1)

@@ -15,7 +15,7 @@ import rasterio
 
 from converters.flairhub_raw import RawFile, RawFolder, csv_columns
 from converters.flairhub_tree import FlairHubTree
-from converters.sample import write_sample
+from converters.miniature import write_sample
 from flairhub.cli import run
 from flairhub.errors import ConfigError, SourceDataError
 from flairhub.grids import PATCH_SIDE_M
@@ -157,7 +157,7 @@ def test_crops_have_seasons(raw_tree: Path) -> None:
     """Winter cereals are greener in May than in August, maize the other way round."""
     from datetime import date
 
-    from converters.sample.sensors import _spectrum
+    from converters.miniature.sensors import _spectrum
 
     def ndvi(crop: str, day: date) -> float:
         spectrum = _spectrum("agricultural land", crop, day.timetuple().tm_yday)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from converters.sample.landscape import LPIS3, Floats, Landscape, spectral_noise
-from converters.sample.terroirs import SampleRoi
+from converters.miniature.landscape import LPIS3, Floats, Landscape, spectral_noise
+from converters.miniature.terroirs import SampleRoi
 from flairhub.modalities import MODALITIES
 from flairhub.nomenclatures import NOMENCLATURES
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from converters.sample.terroirs import SampleRoi
+from converters.miniature.terroirs import SampleRoi
 from flairhub.nomenclatures import NOMENCLATURES
 
 Floats = npt.NDArray[Any]

@@ -32,9 +32,9 @@ from converters.flairhub_raw import (
     csv_path,
     dates_file,
 )
-from converters.sample import sensors
-from converters.sample.landscape import draw
-from converters.sample.terroirs import SampleRoi, plan_rois
+from converters.miniature import sensors
+from converters.miniature.landscape import draw
+from converters.miniature.terroirs import SampleRoi, plan_rois
 from flairhub.errors import SourceDataError
 from flairhub.grids import CRS
 from flairhub.ids import PatchId

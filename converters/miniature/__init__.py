@@ -1,5 +1,5 @@
 """A faithful miniature of the raw data, drawn from a synthetic landscape."""
 
-from converters.sample.writer import SampleReport, write_sample
+from converters.miniature.writer import SampleReport, write_sample
 
 __all__ = ["SampleReport", "write_sample"]
