@@ -233,6 +233,9 @@ def _quiet() -> Iterator[None]:
     loud = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [one.level for one in loud]
     with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*LeafSpec.* is deprecated"
+        )  # torch's, used by Lightning
         for one in loud:
             one.setLevel(logging.WARNING)
         try:

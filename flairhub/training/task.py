@@ -109,32 +109,30 @@ class SegmentationTask(LightningModule):
         Returns
         -------
         dict of Tensor, shape (B, classes, H, W), float32
-            By nomenclature key; H, W are those of the finest modality.
+            By nomenclature key, at the resolution of the labels where the batch has some, else at
+            that of the finest modality.
         """
-        ready = self.preparation(batch)
-        scores: dict[str, Tensor] = self.model(
-            ready.inputs, ready.days, ready.lengths, ready.present
-        )
-        return scores
+        return self._classify(self.preparation(batch))
 
     def training_step(self, batch: MultimodalBatch, _batch_index: int) -> Tensor:
         """Return the loss of one batch, turned and flipped by chance."""
+        ready = self.preparation(batch)
         if self.config.training.augment:
-            batch = augment(batch, self._generator())
-        loss: Tensor = self.loss(self._at_labels(batch), batch.labels)
+            ready = augment(ready, self._generator())
+        loss: Tensor = self.loss(self._classify(ready), ready.labels)
         self.log("train_loss", loss.detach(), batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: MultimodalBatch, _batch_index: int) -> None:
         """Add a batch to the scores."""
-        scores = self._at_labels(batch)
+        scores = self(batch)
         loss = self.loss(scores, batch.labels)
         self.log("valid_loss", loss, batch_size=len(batch), on_epoch=True, sync_dist=True)
         self._count(scores, batch)
 
     def test_step(self, batch: MultimodalBatch, _batch_index: int) -> None:  # noqa: PT019
         """Add a batch to the scores."""
-        self._count(self._at_labels(batch), batch)
+        self._count(self(batch), batch)
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier counts."""
@@ -163,7 +161,7 @@ class SegmentationTask(LightningModule):
             {"params": list(_decaying(self.model, True)), "weight_decay": training.weight_decay},
             {"params": list(_decaying(self.model, False)), "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=training.learning_rate)
+        optimiser = torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: one_cycle(self.progress(step), training.warmup)
         )
@@ -207,13 +205,15 @@ class SegmentationTask(LightningModule):
         """Take over the time that was spent before."""
         self._elapsed_s = float(checkpoint["flairhub"]["elapsed_s"])
 
-    def _at_labels(self, batch: MultimodalBatch) -> dict[str, Tensor]:
-        """Score at the labels' resolution, which is finer than the inputs' for series alone."""
-        found = self(batch)
-        return {
-            key: resize(scores, (batch.labels[key].shape[-2], batch.labels[key].shape[-1]))
-            for key, scores in found.items()
-        }
+    def _classify(self, ready: MultimodalBatch) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.model(
+            ready.inputs, ready.days, ready.lengths, ready.present
+        )
+        for key in found.keys() & ready.labels.keys():
+            # Labels are finer than the inputs where no 20 cm raster is among these.
+            height, width = ready.labels[key].shape[-2:]
+            found[key] = resize(found[key], (height, width))
+        return found
 
     def _count(self, scores: Mapping[str, Tensor], batch: MultimodalBatch) -> None:
         for label, found in scores.items():
