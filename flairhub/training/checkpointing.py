@@ -3,8 +3,8 @@
 ::
 
     <output>/config.yaml                 the configuration with absolute paths
-    <output>/checkpoints/last.ckpt       after every epoch; what a resumed run continues from
-    <output>/checkpoints/best.ckpt       the highest mean IoU on the validation split
+    <output>/model.ckpt                  the weights with the highest mean IoU on the valid split
+    <output>/last.ckpt                   after every epoch; what a resumed run continues from
     <output>/log/version_0/metrics.csv   losses and scores by step
 """
 
@@ -49,35 +49,27 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+    def model(self) -> Path:
+        """The checkpoint with the highest validation score."""
+        return self.path / "model.ckpt"
 
     @property
     def last(self) -> Path:
         """The checkpoint that a resumed run continues from."""
-        return self.checkpoints / "last.ckpt"
+        return self.path / "last.ckpt"
 
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the highest validation score."""
-        return self.checkpoints / "best.ckpt"
-
-    def prepare(self, config: RunConfig, *, resume: bool) -> None:
-        """Make the folder and write the configuration.
-
-        Raises
-        ------
-        ConfigError
-            If another run lies there and is not to be resumed.
-        """
+    def check(self, *, resume: bool) -> None:
+        """Raise `ConfigError` if another run lies here that is not to be resumed."""
         if self.last.exists() and not resume:
             msg = (
                 f"{self.path} holds a run already. Continue it with --resume, or choose another "
                 "training.output."
             )
             raise ConfigError(msg)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def prepare(self, config: RunConfig) -> None:
+        """Make the folder and write the configuration."""
+        self.path.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(config.to_plain(), sort_keys=False, allow_unicode=True)
         partial = self.config.with_suffix(".partial")
         partial.write_text(text, encoding="utf-8")
@@ -85,7 +77,7 @@ class RunFolder:
 
 
 class KeepCheckpoints(Callback):
-    """Save ``last.ckpt`` after every epoch and ``best.ckpt`` after every better validation.
+    """Save ``last.ckpt`` after every epoch and ``model.ckpt`` after every better validation.
 
     Parameters
     ----------
@@ -95,7 +87,7 @@ class KeepCheckpoints(Callback):
     Attributes
     ----------
     best_scores : dict of Scores
-        Of ``best.ckpt``; empty when it was written before a resumption.
+        Of ``model.ckpt``; empty when it was written before a resumption.
     validated_step : int
         Step of the last validation, -1 before.
     """
@@ -113,7 +105,7 @@ class KeepCheckpoints(Callback):
         found = mean_over_labels(scores.values())
         if not found <= self._best:  # so that NaN, of a split without labels, counts as better
             self._best, self.best_scores = found, scores
-            trainer.save_checkpoint(self.folder.best)
+            trainer.save_checkpoint(self.folder.model)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what a resumed run needs."""

@@ -87,15 +87,10 @@ def train(
     folder = RunFolder(Path(training.output))
     data = FlairDataModule(config.data, seed=training.seed)
     continued = resume and folder.last.exists()
+    folder.check(resume=resume)
     data.val_dataloader()  # a split without windows is to be refused before anything is computed
-    if continued:
-        task = _resumed(folder.last, config)
-    else:
-        counts = class_counts(data.train_plan)
-        statistics = data.statistics()
-        seed_everything(training.seed, verbose=False)
-        task = SegmentationTask.create(config, statistics, counts)
-    folder.prepare(config, resume=resume)
+    task = _resumed(folder.last, config) if continued else _fresh(config, data)
+    folder.prepare(config)
     keep = KeepCheckpoints(folder)
     callbacks: list[Callback] = [keep]
     if progress is not None:
@@ -116,10 +111,10 @@ def train(
         seconds = task.elapsed_s
         if keep.validated_step != trainer.global_step:
             trainer.validate(task, datamodule=data, verbose=False)
-    scores = keep.best_scores or evaluate(folder.best, "valid")
-    logger.info("%s after %d steps: %s", folder.best, trainer.global_step, summary(scores))
+    scores = keep.best_scores or evaluate(folder.model, "valid")
+    logger.info("%s after %d steps: %s", folder.model, trainer.global_step, summary(scores))
     return TrainingResult(
-        checkpoint=folder.best,
+        checkpoint=folder.model,
         folder=folder.path,
         scores=scores,
         steps=trainer.global_step,
@@ -175,6 +170,13 @@ def evaluate(
         trainer.test(task, dataloaders=batches, verbose=False)
     logger.info("%s on %s: %s", checkpoint, split, summary(task.scores))
     return task.scores
+
+
+def _fresh(config: RunConfig, data: FlairDataModule) -> SegmentationTask:
+    """Measure what the task needs to know of the training split, and build it."""
+    counts, statistics = class_counts(data.train_plan), data.statistics()
+    seed_everything(config.training.seed, verbose=False)
+    return SegmentationTask.create(config, statistics, counts)
 
 
 def _resumed(checkpoint: Path, config: RunConfig) -> SegmentationTask:

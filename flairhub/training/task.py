@@ -188,6 +188,10 @@ class SegmentationTask(LightningModule):
         """Start the clock."""
         self._began = time.monotonic()
 
+    def on_train_end(self) -> None:
+        """Stop it."""
+        self._elapsed_s, self._began = self.elapsed_s, None
+
     def on_train_batch_end(self, *_: object) -> None:
         """Stop when the time is over."""
         limit = self.config.training.max_minutes
