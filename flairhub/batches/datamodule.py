@@ -55,8 +55,12 @@ class FlairDataModule(LightningDataModule):
         return compute_statistics(self.train_plan, max_windows=max_windows)
 
     def train_dataloader(self) -> PatchStream:
-        """Return shuffled training batches; Lightning sets the epoch."""
-        return self._stream(self.train_plan, shuffle=True)
+        """Return shuffled, full training batches; Lightning sets the epoch.
+
+        The rest of an epoch is left out: batch normalisation over one sample is noise, or an error.
+        """
+        full = len(self.train_plan) >= self.config.batch_size
+        return self._stream(self.train_plan, shuffle=True, drop_last=full)
 
     def val_dataloader(self) -> PatchStream:
         """Return validation batches, in order; windows do not overlap."""
@@ -66,7 +70,9 @@ class FlairDataModule(LightningDataModule):
         """Return test batches, in order; windows do not overlap."""
         return self._stream(self.plan(self.config.test_split))
 
-    def _stream(self, plan: PatchPlan, *, shuffle: bool = False) -> PatchStream:
+    def _stream(
+        self, plan: PatchPlan, *, shuffle: bool = False, drop_last: bool = False
+    ) -> PatchStream:
         config = self.config
         return stream(
             plan,
@@ -75,4 +81,5 @@ class FlairDataModule(LightningDataModule):
             seed=self.seed,
             prefetch=config.prefetch,
             threads=config.threads,
+            drop_last=drop_last,
         )
