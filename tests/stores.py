@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore, WrapperStore
 
@@ -23,10 +23,10 @@ class RecordingStore(MemoryStore):
         await super().delete(key)
 
 
-class CountingStore(WrapperStore[MemoryStore]):
+class CountingStore(WrapperStore[Store]):
     """A store around another that counts every request."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.requests: list[str] = []
 
