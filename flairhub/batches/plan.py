@@ -1,28 +1,27 @@
 """Which windows are read, of what: a pure index plan, made from the domain tables alone.
 
-Windows are xbatcher's: a `BatchSchema` over the ROI's common lattice says where they lie. The plan
-keeps corners in arrays, one row a window, and touches no pixel and no torch.
+The plan keeps the windows' corners in arrays, one row a window, and touches no pixel and no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import xarray as xr
-from xbatcher.generators import BatchSchema
 
+from flairhub.batches.windowing import corners, lattice_step
 from flairhub.errors import NotInStoreError, PlanError, did_you_mean
-from flairhub.grids import PATCH_SIDE_M, Extent, RoiGrid, common_step
+from flairhub.grids import PATCH_SIDE_M, Extent, RoiGrid
 from flairhub.modalities import Modality, get_label, get_modality
 from flairhub.store.access import Location, Source, resolve
 from flairhub.store.layout import store_name
 from flairhub.store.tables import FOLDS, SPLITS, domain_of, has_column, list_domains, read_table
+
+_ROI_COLUMNS = ("roi", "rows", "columns", "first_row", "first_column", "left", "top")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class PlannedRoi:
     grid: RoiGrid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PatchPlan:
     """What to read: windows, modalities, bands, labels.
 
@@ -70,9 +69,9 @@ class PatchPlan:
     modalities: tuple[str, ...]
     labels: tuple[str, ...]
     bands: Mapping[str, tuple[str, ...]]
-    roi_index: npt.NDArray[np.int32] = field(repr=False)
-    top: npt.NDArray[np.float64] = field(repr=False)
-    left: npt.NDArray[np.float64] = field(repr=False)
+    roi_index: npt.NDArray[np.int32]
+    top: npt.NDArray[np.float64]
+    left: npt.NDArray[np.float64]
 
     @classmethod
     def build(
@@ -96,7 +95,7 @@ class PatchPlan:
         Parameters
         ----------
         url
-            A folder of stores, one store, or several of either.
+            A folder of stores, one store, or several of either; a domain may occur once.
         modalities, labels
             Inputs by registry key, and class sets (``cosia``, ``lpis_1``, ...).
         domains, rois
@@ -111,10 +110,12 @@ class PatchPlan:
         window_m, stride_m
             Side of a window and step between windows, metres; `stride_m` is `window_m` when
             absent. Both must be whole numbers of pixels of every modality: with Sentinel and
-            aerial rasters together, multiples of 51.2 m.
+            aerial rasters together, multiples of 51.2 m. What is left at a ROI's edges and is
+            smaller than a window is not read.
         complete
             Keep only windows all of whose patches have every chosen modality and label. Otherwise
-            absent ones are masked in the batch.
+            windows whose patches have some of them are kept too, and what is absent is masked in
+            the batch. Places without any patch are never planned.
         storage_options
             For obstore or fsspec.
 
@@ -126,43 +127,42 @@ class PatchPlan:
             If a store or table is missing.
         """
         chosen, labelled, by_name = _choose(modalities, labels, bands)
-        step = _check_step([*chosen, *labelled], window_m=window_m, stride_m=stride_m or window_m)
+        stride_m = window_m if stride_m is None else stride_m
+        step = lattice_step([*chosen, *labelled], window_m=window_m, stride_m=stride_m)
         if fold not in FOLDS:
             msg = f"There is no fold {fold!r}. {did_you_mean(fold, FOLDS)}"
             raise PlanError(msg)
         if split is not None and split not in SPLITS:
             msg = f"There is no split {split!r}. {did_you_mean(split, SPLITS)}"
             raise PlanError(msg)
-        needed = [has_column(m.key) for m in (*chosen, *labelled)] if complete else []
+        rasters = [m.key for m in (*chosen, *labelled)]
         planned: list[PlannedRoi] = []
-        corners: list[npt.NDArray[np.float64]] = []
+        found: list[npt.NDArray[np.float64]] = []
+        known: set[str] = set()
         for store in _stores(url, domains, storage_options):
-            table = read_table(store.parent, domain_of(store), "rois")
-            patches = read_table(store.parent, domain_of(store), "patches")
-            usable = patches[needed].all(axis=1) if needed else pd.Series(True, patches.index)
-            if split is not None:
-                usable &= patches[fold].eq(split).fillna(False)
-            by_roi = dict(tuple(patches[usable].groupby("roi")))
-            for row in table.to_dict("records"):
-                if row["roi"] not in by_roi or (rois is not None and row["roi"] not in rois):
-                    continue
-                grid = _roi_grid(row)
-                there = _patch_mask(grid, by_roi[row["roi"]])
-                found = _corners(grid, there, step, window_m, stride_m or window_m)
-                if len(found):
-                    planned.append(PlannedRoi(store, str(row["domain"]), str(row["roi"]), grid))
-                    corners.append(found)
-        if not planned:
+            for roi, usable in _usable_patches(store, rasters, split, fold, complete):
+                known.add(roi.roi)
+                if rois is None or roi.roi in rois:
+                    planned.append(roi)
+                    found.append(
+                        corners(roi.grid, usable, step=step, window_m=window_m, stride_m=stride_m)
+                    )
+        for name in sorted(set(rois or ()) - known):
+            msg = f"There is no ROI {name!r} in these domains. {did_you_mean(name, sorted(known))}"
+            raise NotInStoreError(msg)
+        sizes = [len(part) for part in found]
+        if not sum(sizes):
             what = f"split {split!r} of fold {fold!r}" if split else "these ROIs"
             msg = (
-                f"No window of {window_m} m is left in {what}: no patch there has "
-                f"{', '.join(m.key for m in (*chosen, *labelled))}, or the ROIs are smaller."
+                f"No window of {window_m:g} m is left in {what}: no patch there has "
+                f"{', '.join(rasters)}, or the ROIs are smaller."
             )
             raise PlanError(msg)
-        index = np.repeat(np.arange(len(planned), dtype=np.int32), [len(c) for c in corners])
-        top, left = np.concatenate(corners).T
+        kept = [roi for roi, size in zip(planned, sizes, strict=True) if size]
+        index = np.repeat(np.arange(len(kept), dtype=np.int32), [size for size in sizes if size])
+        top, left = np.concatenate(found).T
         keys = tuple(m.key for m in chosen)
-        return cls(tuple(planned), window_m, keys, tuple(labels), by_name, index, top, left)
+        return cls(tuple(kept), window_m, keys, tuple(labels), by_name, index, top, left)
 
     @classmethod
     def for_extents(
@@ -192,9 +192,9 @@ class PatchPlan:
             msg = f"Windows of one plan must be squares of one size; got sides {sorted(sides)} m."
             raise PlanError(msg)
         window_m = sides.pop()
-        _check_step([*chosen, *labelled], window_m=window_m)
+        lattice_step([*chosen, *labelled], window_m=window_m)
         store = resolve(url, storage_options=storage_options)
-        table = read_table(store.parent, domain_of(store), "rois")
+        table = read_table(store.parent, domain_of(store), "rois", _ROI_COLUMNS)
         rows = [row for row in table.to_dict("records") if row["roi"] == roi]
         if not rows:
             msg = f"{domain_of(store)} has no ROI {roi!r}. {did_you_mean(roi, table['roi'])}"
@@ -218,6 +218,18 @@ class PatchPlan:
     def __len__(self) -> int:
         """Return the number of windows."""
         return len(self.roi_index)
+
+    def __repr__(self) -> str:
+        """Return how much is read of what, in a few lines."""
+        domains = len({roi.domain for roi in self.rois})
+        named = (f"{key} ({', '.join(self.bands[key])})" for key in self.modalities)
+        lines = (
+            f"<flairhub.PatchPlan of {len(self):,} windows of {self.window_m:g} m>",
+            f"ROIs: {len(self.rois):,} in {domains} domain{'s' if domains != 1 else ''}",
+            f"modalities: {', '.join(named)}",
+            f"labels: {', '.join(self.labels) or 'none'}",
+        )
+        return "\n  ".join(lines)
 
     @property
     def windows(self) -> Sequence[PatchWindow]:
@@ -277,8 +289,11 @@ def _choose(
     chosen = [get_modality(name) for name in modalities]
     for modality in chosen:
         if modality.is_label:
-            known = ", ".join(modality.nomenclatures)
-            msg = f"{modality.key} is a label raster: ask for it with labels=({known!r},)."
+            msg = f"{modality.key} is a label raster: ask for labels={modality.nomenclatures}."
+            raise PlanError(msg)
+    for names in ([m.key for m in chosen], list(labels)):
+        if len(set(names)) < len(names):
+            msg = f"A plan reads everything once; {', '.join(names)} has a name twice."
             raise PlanError(msg)
     wanted = {get_modality(name).key: tuple(names) for name, names in (bands or {}).items()}
     for key in wanted:
@@ -287,30 +302,11 @@ def _choose(
             raise PlanError(msg)
     by_name = {m.key: wanted.get(m.key, m.band_names) for m in chosen}
     for modality in chosen:
-        modality.band_indexes(by_name[modality.key])
+        if not modality.band_indexes(by_name[modality.key]):
+            msg = f"No band of {modality.key} is chosen; leave the key out for all of them."
+            raise PlanError(msg)
     rasters = {get_label(key)[0].key: get_label(key)[0] for key in labels}
     return chosen, list(rasters.values()), by_name
-
-
-def _check_step(modalities: Sequence[Modality], **lengths: float) -> float:
-    """Return the lattice step of `modalities`; refuse lengths that are not multiples of it."""
-    if not modalities:
-        msg = "A plan needs at least one modality or label."
-        raise PlanError(msg)
-    step = common_step(m.resolution_m for m in modalities)
-    for name, length in lengths.items():
-        steps = length / step
-        if round(steps) >= 1 and abs(steps - round(steps)) < 1e-6:
-            continue
-        low = max(1, int(steps)) * step
-        worst = max(modalities, key=lambda m: abs(length / m.resolution_m % 1 - 0.5) < 0.499)
-        msg = (
-            f"{name}={length} is not a whole number of pixels of every modality "
-            f"({length / worst.resolution_m:g} pixels of {worst.key}, {worst.resolution_m} m). "
-            f"Together they need multiples of {step:g} m, such as {low:g} or {low + step:g}."
-        )
-        raise PlanError(msg)
-    return step
 
 
 def _stores(
@@ -318,7 +314,7 @@ def _stores(
     domains: Sequence[str] | None,
     storage_options: Mapping[str, Any] | None,
 ) -> list[Location]:
-    urls = [url] if isinstance(url, (str, Location)) or hasattr(url, "__fspath__") else list(url)
+    urls = [url] if isinstance(url, (str, PathLike, Location)) else list(url)
     found: list[Location] = []
     for one in urls:
         place = resolve(one, storage_options=storage_options)
@@ -330,14 +326,20 @@ def _stores(
             msg = f"{place} holds no complete domain; convert one with `flairhub convert` first."
             raise NotInStoreError(msg)
         found += [place / store_name(domain) for domain in known]
-    if domains is not None:
-        names = {str(domain_of(place)): place for place in found}
-        for name in domains:
-            if name not in names:
-                msg = f"There is no domain {name!r} here. {did_you_mean(name, names)}"
-                raise NotInStoreError(msg)
-        found = [names[name] for name in sorted(set(domains))]
-    return found
+    by_domain = {domain_of(place): place for place in found}
+    if len(by_domain) < len(found):
+        msg = f"A domain occurs twice among {', '.join(map(str, found))}."
+        raise PlanError(msg)
+    names = {str(domain) for domain in by_domain}
+    for name in domains or ():
+        if name not in names:
+            msg = f"There is no domain {name!r} here. {did_you_mean(name, sorted(names))}"
+            raise NotInStoreError(msg)
+    return [
+        place
+        for domain, place in sorted(by_domain.items())
+        if domains is None or str(domain) in domains
+    ]
 
 
 def _roi_grid(row: Mapping[Any, Any]) -> RoiGrid:
@@ -345,50 +347,21 @@ def _roi_grid(row: Mapping[Any, Any]) -> RoiGrid:
     return RoiGrid(float(row["left"]), float(row["top"]), *(int(row[name]) for name in whole))
 
 
-def _patch_mask(grid: RoiGrid, patches: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    there = np.zeros((grid.rows, grid.columns), bool)
-    rows = patches["row"].to_numpy() - grid.first_row
-    there[rows, patches["column"].to_numpy() - grid.first_column] = True
-    return there
-
-
-def _corners(
-    grid: RoiGrid, there: npt.NDArray[np.bool_], step: float, window_m: float, stride_m: float
-) -> npt.NDArray[np.float64]:
-    """Return ``(top, left)`` of the windows whose patches are all `there`, shape ``(n, 2)``."""
-    lattice = grid.grid(step)
-    if min(lattice.height, lattice.width) * step < window_m - 1e-6:
-        return np.empty((0, 2))
-    size, stride = round(window_m / step), round(stride_m / step)
-    starts = _windows(lattice.height, lattice.width, size, stride)
-    first = np.floor(starts * step / PATCH_SIDE_M + 1e-6).astype(int)
-    last = np.ceil((starts + size) * step / PATCH_SIDE_M - 1e-6).astype(int)
-    # sums over any rectangle of patches from one cumulative table
-    table = np.pad(there.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    (y0, x0), (y1, x1) = first.T, last.T
-    count = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
-    kept = starts[count == (y1 - y0) * (x1 - x0)]
-    return np.round(np.array([grid.top, grid.left]) + kept * np.array([-step, step]), 6)
-
-
-@cache
-def _windows(height: int, width: int, size: int, stride: int) -> npt.NDArray[np.int64]:
-    """Return xbatcher's windows over a lattice as ``(row, column)`` starts, row by row."""
-    if stride > size:  # xbatcher's windows touch or overlap; wider steps are every n-th of them
-        dense = _windows(height, width, size, size if stride % size == 0 else 1)
-        return dense[(dense % stride == 0).all(axis=1)]
-    blank = xr.DataArray(np.broadcast_to(np.uint8(0), (height, width)), dims=("y", "x"))
-    schema = BatchSchema(
-        blank,
-        input_dims={"y": size, "x": size},
-        input_overlap={"y": size - stride, "x": size - stride},
-        concat_input_bins=False,
-    )
-    starts = [
-        (selector["y"].start, selector["x"].start)
-        for selectors in schema.selectors.values()
-        for selector in selectors
-    ]
-    return np.array(sorted(starts), dtype=np.int64).reshape(-1, 2)
-
-
+def _usable_patches(
+    store: Location, rasters: Sequence[str], split: str | None, fold: str, complete: bool
+) -> Iterator[tuple[PlannedRoi, npt.NDArray[np.bool_]]]:
+    """Yield every ROI of a domain with the patches that windows may touch, ``(rows, columns)``."""
+    domain = domain_of(store)
+    has = [has_column(key) for key in rasters]
+    patches = read_table(store.parent, domain, "patches", ["roi", "row", "column", fold, *has])
+    usable = patches[has].all(axis=1) if complete else patches[has].any(axis=1)
+    if split is not None:
+        usable &= patches[fold].eq(split)
+    by_roi = patches[usable].groupby("roi").indices
+    rows, columns = (patches.loc[usable, name].to_numpy() for name in ("row", "column"))
+    for row in read_table(store.parent, domain, "rois", _ROI_COLUMNS).to_dict("records"):
+        roi = PlannedRoi(store, str(domain), str(row["roi"]), _roi_grid(row))
+        mask = np.zeros((roi.grid.rows, roi.grid.columns), bool)
+        mine = by_roi.get(roi.roi, [])
+        mask[rows[mine] - roi.grid.first_row, columns[mine] - roi.grid.first_column] = True
+        yield roi, mask

@@ -10,7 +10,8 @@ masks                percent divided by 100
 ===================  ==========================================================================
 
 Statistics are IGN's where it publishes some, and else measured by `compute_statistics` on training
-windows. Pixels that are not finite become 0, the mean. Absent modalities stay 0.
+windows; nothing is clipped. Pixels that are not finite (no signal, NaN) become 0, the mean. Absent
+modalities are 0, and so is the padding of a series.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from torch import Tensor, nn
 from flairhub.batches.batch import MultimodalBatch
 from flairhub.batches.plan import PatchPlan
 from flairhub.batches.streaming import stream
-from flairhub.errors import PlanError
+from flairhub.errors import PlanError, did_you_mean
 from flairhub.modalities import Kind, Modality, Statistics, get_modality
 
 _SEED = 0
+_LEAST_STD = 1e-3
 
 
 def channel_names(key: str, bands: Sequence[str]) -> tuple[str, ...]:
@@ -135,8 +137,7 @@ class Preparation(nn.Module):
         values = to_physical(pixels, get_modality(key), self.bands[key])
         mean, std = self.get_buffer(f"mean_{key}"), self.get_buffer(f"std_{key}")
         prepared = torch.nan_to_num((values - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
-        shape = (-1, *(1,) * (prepared.dim() - 1))
-        return prepared * batch.present[key].reshape(shape)
+        return torch.where(_there(batch, key, prepared), prepared, 0)
 
 
 def missing_statistics(bands: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -164,7 +165,12 @@ def compute_statistics(
         By modality, in the units of `to_physical`. Padding, absent inputs and pixels without
         signal do not count.
     """
-    keys = tuple(modalities) if modalities is not None else missing_statistics(plan.bands)
+    wanted = missing_statistics(plan.bands) if modalities is None else modalities
+    keys = tuple(get_modality(name).key for name in wanted)
+    for key in keys:
+        if key not in plan.modalities:
+            msg = f"The plan does not read {key}. {did_you_mean(key, plan.modalities)}"
+            raise PlanError(msg)
     if not keys:
         return {}
     order = plan.order(shuffle=True, seed=_SEED, epoch=0)[:max_windows]
@@ -173,27 +179,33 @@ def compute_statistics(
     for batch in stream(narrow, batch_size=4):
         for key, pixels in batch.inputs.items():
             values = to_physical(pixels, get_modality(key), plan.bands[key]).double()
-            used = torch.isfinite(values) & _counted(batch, key, values)
+            used = torch.isfinite(values) & _there(batch, key, values)
             kept = torch.where(used, values, 0)
             over = [d for d in range(values.dim()) if d != values.dim() - 3]
             part = torch.stack([used.sum(over).double(), kept.sum(over), (kept**2).sum(over)])
             sums[key] = sums[key] + part if key in sums else part
-    return {key: _statistics(*sums[key], len(order)) for key in keys}
+    return {key: _statistics(key, sums[key], len(order)) for key in keys}
 
 
-def _counted(batch: MultimodalBatch, key: str, values: Tensor) -> Tensor:
-    counted = batch.present[key].reshape(-1, *(1,) * (values.dim() - 1))
+def _there(batch: MultimodalBatch, key: str, values: Tensor) -> Tensor:
+    """Where `values` are of a present sample and a true date, in a shape that broadcasts."""
+    there = batch.present[key].reshape(-1, *(1,) * (values.dim() - 1))
     if key in batch.lengths:
-        steps = torch.arange(values.shape[1])
-        real = steps[None, :] < batch.lengths[key][:, None]
-        counted = counted & real.reshape(*real.shape, 1, 1, 1)
-    return counted.expand_as(values)
+        dates = torch.arange(values.shape[1], device=values.device)
+        true = dates < batch.lengths[key][:, None]
+        there = there & true[..., None, None, None]
+    return there
 
 
-def _statistics(count: Tensor, total: Tensor, squares: Tensor, windows: int) -> Statistics:
-    mean = total / count.clamp(min=1)
+def _statistics(key: str, sums: Tensor, windows: int) -> Statistics:
+    """Mean and standard deviation of each channel from count, sum and sum of squares."""
+    count, total, squares = sums
+    if not count.all():
+        msg = f"{key} has no pixel in {windows} windows of the plan: no statistics to measure."
+        raise PlanError(msg)
+    mean = total / count
     # a flat channel would divide by nothing
-    std = (squares / count.clamp(min=1) - mean**2).clamp(min=0).sqrt().clamp(min=1e-3)
+    std = (squares / count - mean**2).clamp(min=0).sqrt().clamp(min=_LEAST_STD)
     source = f"measured on {windows} training windows"
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()), source)
 
@@ -213,14 +225,14 @@ def augment(batch: MultimodalBatch, generator: torch.Generator) -> MultimodalBat
     choices = torch.randint(0, 8, (len(batch),), generator=generator).tolist()
 
     def turn(tensor: Tensor) -> Tensor:
-        turned = [_symmetry(sample, choice) for sample, choice in zip(tensor, choices, strict=True)]
-        return torch.stack(turned)
+        # torch turns no unsigned 16-bit numbers; their bits do not mind another name
+        bits = tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor
+        turned = [_symmetry(sample, choice) for sample, choice in zip(bits, choices, strict=True)]
+        return torch.stack(turned).view(tensor.dtype)
 
     inputs = {key: turn(value) for key, value in batch.inputs.items()}
     labels = {key: turn(value) for key, value in batch.labels.items()}
-    return MultimodalBatch(
-        inputs, labels, batch.days, batch.lengths, batch.present, batch.windows
-    )
+    return MultimodalBatch(inputs, labels, batch.days, batch.lengths, batch.present, batch.windows)
 
 
 def _symmetry(sample: Tensor, choice: int) -> Tensor:

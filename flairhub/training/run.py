@@ -26,6 +26,14 @@ from flairhub.training.task import SegmentationTask, load_task
 
 logger = logging.getLogger(__name__)
 
+_BARE: dict[str, Any] = {
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+"""What Lightning does by default and this module does itself, or not."""
+
 Progress = Callable[[float, int, float], None]
 """Called after every step with the share of the run that is done, the step, and the loss."""
 
@@ -97,7 +105,9 @@ def train(
         callbacks.append(_Report(progress))
     with _quiet():
         trainer = Trainer(
-            **_common(config),
+            accelerator=training.accelerator,
+            devices=training.devices,
+            precision=training.precision,
             max_epochs=training.max_epochs,
             max_steps=training.max_steps or -1,
             gradient_clip_val=training.gradient_clip,
@@ -105,6 +115,8 @@ def train(
             log_every_n_steps=1,
             logger=CSVLogger(folder.path, name="log"),
             callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            **_BARE,
         )
         start = str(folder.last) if continued else None
         trainer.fit(task, datamodule=data, ckpt_path=start, weights_only=True)
@@ -166,7 +178,14 @@ def evaluate(
     batches = stream(plan, batch_size=where.batch_size, threads=where.threads)
     callbacks: list[Callback] = [] if progress is None else [_Report(progress)]
     with _quiet():
-        trainer = Trainer(**_common(config), logger=False, callbacks=callbacks)
+        trainer = Trainer(
+            accelerator="cpu" if config.training.accelerator == "cpu" else "auto",
+            devices=1,
+            precision=config.training.precision,
+            logger=False,
+            callbacks=callbacks,
+            **_BARE,
+        )
         trainer.test(task, dataloaders=batches, verbose=False)
     logger.info("%s on %s: %s", checkpoint, split, summary(task.scores))
     return task.scores
@@ -197,20 +216,6 @@ def _resumed(checkpoint: Path, config: RunConfig) -> SegmentationTask:
     return SegmentationTask(config.to_plain(), **parts)
 
 
-def _common(config: RunConfig) -> dict[str, Any]:
-    """Return what training and evaluation tell Lightning alike."""
-    return {
-        "accelerator": config.training.accelerator,
-        "devices": config.training.devices,
-        "precision": config.training.precision,
-        "plugins": [AtomicCheckpointIO()],
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-
-
 class _Report(Callback):
     """Tell the caller how far a run is."""
 
@@ -235,9 +240,7 @@ def _quiet() -> Iterator[None]:
     loud = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [one.level for one in loud]
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", ".*LeafSpec.* is deprecated"
-        )  # torch's, used by Lightning
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's use of torch
         for one in loud:
             one.setLevel(logging.WARNING)
         try:
