@@ -89,7 +89,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    directory: Annotated[Path, typer.Argument(help="Folder of everything it makes.")] = Path("demo"),
+    directory: Annotated[Path, typer.Argument(help="Folder of all that it makes.")] = Path("demo"),
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 120,
     grid: Annotated[str, typer.Option(metavar="ROWSxCOLS", help="Patches of a ROI.")] = "3x3",
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
@@ -210,7 +210,8 @@ def _report(facts: Mapping[str, Any], directory: Path) -> None:
     for name in ("model", f"all {scores['baseline_class']}"):
         table.add_column(f"{name}, %", justify="right")
     for one in scores["classes"]:
-        table.add_row(f"IoU {one['name']}", *(f"{100 * one[k]:.1f}" for k in ("iou", "baseline_iou")))
+        shares = (f"{100 * one[key]:.1f}" for key in ("iou", "baseline_iou"))
+        table.add_row(f"IoU {one['name']}", *shares)
     for name, key in (("mean IoU", "mean_iou"), ("overall accuracy", "accuracy")):
         table.add_row(name, *(f"{100 * scores[k]:.1f}" for k in (key, f"baseline_{key}")))
     console.print(table)
