@@ -168,6 +168,24 @@ def test_crops_have_seasons(raw_tree: Path) -> None:
     assert ndvi("maize", august) > ndvi("maize", may) + 0.2
 
 
+def test_a_field_that_looks_plowed_is_bare_from_space() -> None:
+    from converters.miniature.sensors import _spectrum
+
+    for crop in ("maize", "winter wheat", "background"):
+        plowed = _spectrum("plowed land", crop, 205)
+        assert (plowed[6] - plowed[2]) / (plowed[6] + plowed[2]) < 0.3
+
+
+def test_shadows_do_not_reach_round_the_border() -> None:
+    from converters.miniature.landscape import _light
+
+    ground = np.zeros((300, 300), np.float32)
+    ground[:, :20] = 20  # a cliff in the west, the sun in the south-east
+    light = _light(ground, 150, 50)
+    assert light[:, 40:].min() == pytest.approx(light[150, 150], abs=1e-6)
+    assert light[:, :20].min() > 0.4
+
+
 def _features(raw_tree: Path, domain: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     features, labels = [], []
     for path in sorted(raw_tree.glob(f"{domain}_AERIAL_RGBI/*/*.tif")):

@@ -304,6 +304,7 @@ class _Painter:
         self.tint[:, road | tracks] = 1
         self.tint[:, dashes] = 1.9
         self.lpis[road | verge | tracks] = BACKGROUND
+        self.paved = road
         self.road = road | verge | self.wet
 
     def village(self) -> None:
@@ -387,7 +388,7 @@ def draw(roi: SampleRoi, rng: np.random.Generator) -> Landscape:
     dsm = dtm + enlarge(height.clip(0), HALF, shape)
     palette = np.array([_COLOURS[c.name] for c in NOMENCLATURES["cosia"].classes], np.float32)
     colour = np.moveaxis(palette[cosia], -1, 0) * np.stack([_double(t) for t in painter.tint])
-    colour *= _crop_tint(lpis)
+    colour *= _crop_tint(np.where(cosia == COSIA["plowed land"], BACKGROUND, lpis))
     grain = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), 0.7)
     patchy = spectral_noise(rng, shape, 30, 1.2)
     colour *= 1 + 0.13 * grain + 0.05 * patchy
@@ -428,9 +429,14 @@ def _light(dsm: Floats, azimuth: float, elevation: float) -> Floats:
     sun = np.cos(el) * (-gx * np.sin(az) + gy * np.cos(az)) + np.sin(el)
     shade = (normal * sun / np.sin(el)).clip(0.45, 1.35)
     horizon = np.full(dsm.shape, -np.inf, np.float32)
+    reach = round(26 / RES)
+    # the land goes on beyond the border: nothing there comes back on the other side
+    around = np.pad(dsm, reach, mode="edge")
+    height, width = dsm.shape
     for distance in np.arange(1.0, 26.0, 1.0):
-        dy, dx = -np.cos(az) * distance / RES, np.sin(az) * distance / RES
-        moved = np.roll(dsm, (-round(dy), -round(dx)), (0, 1)) - distance * np.tan(el)
+        top = reach + round(-np.cos(az) * distance / RES)
+        left = reach + round(np.sin(az) * distance / RES)
+        moved = around[top : top + height, left : left + width] - distance * np.tan(el)
         np.maximum(horizon, moved, out=horizon)
     lit = ndimage.uniform_filter((dsm >= horizon - 0.15).astype(np.float32), 3)
     return np.asarray(shade * (0.38 + 0.62 * lit), np.float32)
@@ -439,15 +445,31 @@ def _light(dsm: Floats, azimuth: float, elevation: float) -> Floats:
 def _old(
     painter: _Painter, rng: np.random.Generator, shape: tuple[int, int], dtm: Floats
 ) -> Floats:
-    """Seventy years ago: the same relief, river and roads, smaller fields, no village growth."""
+    """Seventy years ago: the same relief, river and roads, small fields in hedges, few houses."""
     seeds = painter._seeds(np.sqrt(painter.roi.terroir.field_m2) * 0.6)
-    distance, index = cKDTree(seeds).query(np.stack([painter.y, painter.x], -1), k=2, workers=-1)
-    tone = rng.uniform(0.28, 0.6, len(seeds)).astype(np.float32)[index[..., 0]]
-    tone[(distance[..., 1] - distance[..., 0]) < 3.0] = 0.22
-    wood = np.isin(painter.cosia, [COSIA["deciduous"], COSIA["coniferous"]])
-    tone[wood] = 0.16 + 0.05 * painter.tint[0][wood]
+    turn = rng.uniform(0, np.pi)
+    frame = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * [1.0, 2.0]
+    points = np.stack([painter.y, painter.x], -1) @ frame
+    distance, index = cKDTree(seeds @ frame).query(points, k=2, workers=-1)
+    plot, edge = index[..., 0], distance[..., 1] - distance[..., 0]
+    tone = rng.uniform(0.28, 0.6, len(seeds)).astype(np.float32)[plot]
+    rough = spectral_noise(rng, painter.shape, 4 / painter.metre, 0.6)
+    # a hedge wants both neighbours, so that whole borders have one or not
+    hedged = (rng.random(len(seeds)) < 0.55)[index].all(-1)
+    houses, count = ndimage.label(painter.cosia == COSIA["building"])
+    kept = (rng.random(count + 1) < 0.4)[houses] & (houses > 0)
+    wood = np.isin(painter.cosia, [COSIA[n] for n in ("deciduous", "coniferous", "ligneous")])
+    wood &= painter._mask("deciduous", "coniferous")
+    hedge = hedged & (edge + 1.2 * rough < 2.6) & (rough > -1.3) & ~painter.road & ~wood
+    tone[~hedged & (edge < 1.2)] = 0.62
+    tone *= 1 + 0.05 * rough
+    tone[wood | hedge] = (0.2 * (1 + 0.16 * rough))[wood | hedge]
+    tone[wood] *= painter.tint[0][wood].clip(0.6, 1.3)
     tone[painter.wet] = 0.10
-    tone[painter.cosia == COSIA["impervious surface"]] = 0.7
+    tone[painter.paved & ~painter.wet] = 0.66
+    tone[kept] = 0.5
+    height = np.where(wood | kept, painter.height, 0) + np.where(hedge, 3.5 + rough, 0)
+    height = ndimage.gaussian_filter(height.astype(np.float32), 0.7)
     tone = enlarge(tone, HALF, shape)
-    relief = _light(dtm, painter.roi.terroir.sun_azimuth, 35)
+    relief = _light(dtm + enlarge(height, HALF, shape), painter.roi.terroir.sun_azimuth, 48)
     return np.asarray(tone * relief * (1 + 0.08 * spectral_noise(rng, shape, 40)), np.float32)

@@ -157,8 +157,14 @@ class Satellites:
         return np.asarray(total * np.exp(look * 1.5 * self.slope).clip(0.3, 3), np.float32)
 
 
+_PLOWED_DAY = 165
+"""Fields that the aerial image shows plowed were plowed before it, and stay bare."""
+
+
 def _leaves(cosia: str, crop: str, day: float) -> float:
     """Share of green leaves on a day of the year."""
+    if cosia == "plowed land" and day > _PLOWED_DAY:
+        return 0.03
     if crop in _SEASONS:
         start, peak, end, top = _SEASONS[crop]
         rise = 1 / (1 + np.exp(-(day - (start + peak) / 2) / 11))
@@ -185,7 +191,8 @@ def _spectrum(cosia: str, crop: str, day: float) -> Floats:
     if cosia in ground:
         return ground[cosia]
     leaf = _NEEDLE if cosia == "coniferous" else _LEAF
-    under = _DRY if crop in _SEASONS and day > _SEASONS[crop][2] else _SOIL
+    cut = crop in _SEASONS and day > _SEASONS[crop][2] and cosia != "plowed land"
+    under = _DRY if cut else _SOIL
     spectrum = leaves * leaf + (1 - leaves) * under
     if crop == "rapeseed" and 95 < day < 125:
         spectrum = spectrum + np.array([0, 500, 550, 400, 0, 0, 0, 0, 0, 0], np.float32)
