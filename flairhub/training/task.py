@@ -161,7 +161,8 @@ class SegmentationTask(LightningModule):
             {"params": list(_decaying(self.model, True)), "weight_decay": training.weight_decay},
             {"params": list(_decaying(self.model, False)), "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+        fused = training.precision != "16-mixed"  # a fused step unscales, so clipping comes late
+        optimiser = torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: one_cycle(self.progress(step), training.warmup)
         )
