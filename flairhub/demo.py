@@ -44,7 +44,7 @@ training:
   max_steps: {steps}
   validate_every: 1000
   learning_rate: 0.005
-  class_balance: 0.25
+  class_balance: 0.5
   accelerator: cpu
 """
 
@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     directory: Annotated[Path, typer.Argument(help="Folder of all that it makes.")] = Path("demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 120,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 140,
     grid: Annotated[str, typer.Option(metavar="ROWSxCOLS", help="Patches of a ROI.")] = "3x3",
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
 ) -> None:
