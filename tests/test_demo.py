@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from rio_cogeo import cog_validate
+from rio_cogeo.cogeo import cog_validate
 
 from flairhub.cli import run
 from flairhub.nomenclatures import NOMENCLATURES

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -120,7 +122,7 @@ def test_all_modalities_and_labels_turn_alike(batch: MultimodalBatch) -> None:
     assert len(seen) > 4
 
 
-def _symmetry(array: np.ndarray, k: int) -> np.ndarray:  # type: ignore[type-arg]
+def _symmetry(array: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
     turned = np.rot90(array, k % 4, (-2, -1))
     return turned[..., ::-1] if k >= 4 else turned
 

@@ -60,7 +60,7 @@ def test_a_patch_is_read_with_two_requests(counted: tuple[CountingStore, Locatio
     store, place = counted
     tree = flairhub.open_roi(place, _first_roi(place))
     store.requests.clear()
-    tree["dem_elev"]["dem_elev"][..., :512, :512].load()
+    tree["dem_elev"].to_dataset()["dem_elev"][..., :512, :512].load()
     assert len(store.requests) <= 2
 
 
@@ -90,12 +90,10 @@ def test_what_is_not_there_is_named(store_root: Path, tmp_path: Path) -> None:
     place = sorted(store_root.glob("*.zarr"))[0]
     domain = flairhub.open_domain(place)
     known = next(iter(domain))
-    for attempt in (
-        lambda: flairhub.open_roi(place, known + "1"),
-        lambda: domain[known + "1"],
-    ):
-        with pytest.raises((NotInStoreError, UnknownNameError), match=known):
-            attempt()
+    with pytest.raises(NotInStoreError, match=known):
+        flairhub.open_roi(place, known + "1")
+    with pytest.raises(UnknownNameError, match=known):
+        domain[known + "1"]
     with pytest.raises(NotInStoreError, match="does not exist"):
         flairhub.open_domain(tmp_path / "D012-2019.zarr")
     with pytest.raises(StoreLayoutError, match="D012-2019"):
