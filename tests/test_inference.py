@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flairhub.errors import PlanError
 from flairhub.grids import PATCH_SIDE_M, RoiGrid
 from flairhub.inference.blending import NODATA, Blender
-from flairhub.inference.windows import cover, raised_cosine, starts, stride
+from flairhub.inference.windows import cover, raised_cosine, starts, stride, true_overlap
 from flairhub.modalities import MODALITIES
 
 ALL_RESOLUTIONS = {m.resolution_m for m in MODALITIES.values()}
@@ -63,6 +63,12 @@ def test_windows_are_whole_pixels_of_every_modality(
     assert seen.all()
     tops = [extent.top for extent in windows]
     assert tops == sorted(tops, reverse=True)
+
+
+def test_the_lattice_limits_the_overlap() -> None:
+    assert true_overlap(102.4, 0.4, ALL_RESOLUTIONS) == 0.5
+    assert true_overlap(51.2, 0.5, ALL_RESOLUTIONS) == 0
+    assert true_overlap(51.2, 0.5, [0.2]) == 0.5
 
 
 def test_a_roi_smaller_than_a_window_is_refused() -> None:

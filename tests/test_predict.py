@@ -101,6 +101,23 @@ def test_the_map_is_the_models_whatever_windows_and_batches(
     assert (result.windows > patches) == (overlap > 0)
 
 
+def test_windows_that_cannot_overlap_are_reported(
+    domain: Domain,
+    roi: str,
+    band_task: BandTask,
+    store_root: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    band_task.config = make_config(store_root, window_m=51.2)
+    assert predict("model.ckpt", domain.store, roi, tmp_path, overlap=0.5).overlap == 0
+    assert "windows of 51.2 m do not overlap" in caplog.text
+    caplog.clear()
+    band_task.config = make_config(store_root, window_m=51.2, modalities=["aerial_rgbi"])
+    assert predict("model.ckpt", domain.store, roi, tmp_path, overlap=0.5).overlap == 0.5
+    assert "overlap" not in caplog.text
+
+
 def test_zarr_and_cog_hold_the_same_and_nothing_else_is_left(
     domain: Domain, roi: str, band_task: BandTask, tmp_path: Path
 ) -> None:

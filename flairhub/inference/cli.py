@@ -55,7 +55,8 @@ def predict(
     if as_json:
         typer.echo(json.dumps(result.to_plain()))
         return
-    typer.echo(f"{result.domain} {result.roi}: {result.windows} windows")
+    overlapping = f"overlapping by {result.overlap:.0%}"
+    typer.echo(f"{result.domain} {result.roi}: {result.windows} windows, {overlapping}")
     typer.echo(f"  Zarr {result.zarr}\n  COG  {result.cog}")
     if result.scores is not None:
         typer.echo(_summary(result.scores))

@@ -18,11 +18,11 @@ from flairhub.batches.plan import PatchPlan
 from flairhub.batches.streaming import stream
 from flairhub.config import DataConfig
 from flairhub.errors import NotInStoreError, PlanError, UnknownNameError, did_you_mean
-from flairhub.grids import Extent, RoiGrid
+from flairhub.grids import Extent, RoiGrid, common_step
 from flairhub.inference.blending import Blender
 from flairhub.inference.cog import write_cog
 from flairhub.inference.scoring import score_map
-from flairhub.inference.windows import cover, is_filled
+from flairhub.inference.windows import cover, is_filled, true_overlap
 from flairhub.inference.zarr_writer import write_map
 from flairhub.modalities import get_modality
 from flairhub.nomenclatures import Nomenclature, get_nomenclature
@@ -49,7 +49,9 @@ class PredictionResult:
     domain, roi, label
         What was mapped.
     windows
-        Number of overlapping windows.
+        Number of windows.
+    overlap
+        Share of a window's side that its neighbour covered again.
     scores
         Against the ROI's labels; None where it has none.
     """
@@ -60,6 +62,7 @@ class PredictionResult:
     roi: str
     label: str
     windows: int
+    overlap: float
     scores: Scores | None
 
     def to_plain(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class PredictionResult:
             "roi": self.roi,
             "label": self.label,
             "windows": self.windows,
+            "overlap": self.overlap,
             "scores": None if self.scores is None else self.scores.to_plain(),
         }
 
@@ -133,6 +137,7 @@ def predict(
     domain = open_domain(url, storage_options=storage_options)
     lattice = _lattice(domain, roi)
     data = task.config.data
+    overlap = _overlap(data, overlap)
     plan = PatchPlan.for_extents(
         url,
         roi,
@@ -165,7 +170,7 @@ def predict(
     write_map(store, classes, confidence, grid, nomenclature, attributes=attributes)
     cog = write_cog(Path(out) / f"{stem}.tif", classes, grid, nomenclature)
     scores = score_map(domain[roi], classes, nomenclature, majority=task.majority[label])
-    return PredictionResult(store, cog, str(domain.id), roi, label, len(plan), scores)
+    return PredictionResult(store, cog, str(domain.id), roi, label, len(plan), overlap, scores)
 
 
 def _class_set(task: SegmentationTask, label: str) -> Nomenclature:
@@ -184,6 +189,19 @@ def _lattice(domain: Domain, roi: str) -> RoiGrid:
     row = rows[0]
     whole = ("rows", "columns", "first_row", "first_column")
     return RoiGrid(float(row["left"]), float(row["top"]), *(int(row[name]) for name in whole))
+
+
+def _overlap(data: DataConfig, wanted: float) -> float:
+    """Return the overlap that the lattice allows; say so where it allows none."""
+    resolutions = [get_modality(key).resolution_m for key in data.modalities]
+    found = true_overlap(data.window_m, wanted, resolutions)
+    if wanted and not found:
+        _LOG.warning(
+            "windows of %g m do not overlap: this model's modalities share pixel edges every %g m "
+            "only; train with a larger window_m",
+            *(data.window_m, common_step(resolutions)),
+        )
+    return found
 
 
 def _extents(

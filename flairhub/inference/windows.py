@@ -56,6 +56,16 @@ def stride(size: int, overlap: float) -> int:
     return max(1, round(size * (1 - overlap)))
 
 
+def true_overlap(window_m: float, overlap: float, resolutions_m: Iterable[float]) -> float:
+    """Return the share of a window's side that `cover` has the next one cover again.
+
+    Parameters are those of `cover`. The lattice may leave no room for the wanted share: windows of
+    one lattice step cannot overlap at all.
+    """
+    size = round(window_m / common_step(resolutions_m))
+    return 1 - stride(size, overlap) / size
+
+
 def cover(
     roi: RoiGrid, *, window_m: float, overlap: float, resolutions_m: Iterable[float]
 ) -> tuple[Extent, ...]:
