@@ -57,30 +57,34 @@ class DemoError(FlairHubError, RuntimeError):
 class _Demo:
     directory: Path
     console: Console
-    steps: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
 
-    def run(self, *words: str) -> None:
-        """Type one command."""
-        self._typed(words)
+    def run(self, *words: str, makes: Path | None = None) -> None:
+        """Type one command, and note its time and the size of what it makes."""
+        self._typed(words, words, makes)
 
-    def ask(self, *words: str) -> Any:  # noqa: ANN401 - whatever the command answers
+    def ask(self, *words: str, makes: Path | None = None) -> Any:  # noqa: ANN401 - of any shape
         """Type one command with ``--json`` and return its answer."""
         answer = io.StringIO()
         with redirect_stdout(answer):
-            self._typed((*words, "--json"), shown=words)
+            self._typed((*words, "--json"), words, makes)
         return json.loads(answer.getvalue())
 
-    def _typed(self, words: tuple[str, ...], shown: tuple[str, ...] | None = None) -> None:
+    def _typed(self, words: tuple[str, ...], shown: tuple[str, ...], makes: Path | None) -> None:
         from flairhub.cli import run
 
-        self.console.print(f"\n[bold]$ flairhub {' '.join(shown or words)}[/bold]", soft_wrap=True)
+        self.console.print(f"\n[bold]$ flairhub {' '.join(shown)}[/bold]", soft_wrap=True)
         started = time.perf_counter()
         code = run(list(words))
         if code != 0:
             msg = f"`flairhub {' '.join(words)}` ended with exit code {code}."
             raise DemoError(msg)
-        self.steps[words[0]] = round(time.perf_counter() - started, 1)
-        self.console.print(f"[dim]{self.steps[words[0]]:.1f} s[/dim]")
+        name = words[0]
+        self.seconds[name] = round(time.perf_counter() - started, 1)
+        self.bytes[name] = 0 if makes is None else _size(makes)
+        made = f", {_megabytes(self.bytes[name])} in {makes}" if makes else ""
+        self.console.print(f"[dim]{self.seconds[name]:.1f} s{made}[/dim]", soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -101,23 +105,24 @@ def demo(
     raw, store, run, maps = (directory / name for name in ("raw", "store", "run", "maps"))
     config = directory / "config.yaml"
     go = _Demo(directory, console)
-    go.run("sample", str(raw), "--grid", grid, "--seed", str(seed))
-    converted = go.ask("convert", str(raw), str(store))
+    go.run("sample", str(raw), "--grid", grid, "--seed", str(seed), makes=raw)
+    converted = go.ask("convert", str(raw), str(store), makes=store)
     verified = go.ask("verify", str(raw), str(store))
     console.print(f"identical: {verified['pixels']:,} pixels of {verified['files']} files")
-    go.run("catalog", "build", str(store))
+    go.run("catalog", "build", str(store), makes=store / "catalog")
     config.write_text(_CONFIG.format(steps=steps), encoding="utf-8")
-    go.run("train", str(config))
+    go.run("train", str(config), makes=run)
     checkpoint = run / "model.ckpt"
     scores = go.ask("evaluate", str(checkpoint), "--split", "test")[LABEL]
     domain, roi = _held_out(store)
     place = str(store / f"{domain}.zarr")
-    predicted = go.ask("predict", str(checkpoint), place, roi, "--out", str(maps))
+    predicted = go.ask("predict", str(checkpoint), place, roi, "--out", str(maps), makes=maps)
     picture = directory / "demo.png"
     _draw(place, roi, Path(predicted["zarr"]), picture, predicted)
     total = time.perf_counter() - started
     facts = {
-        "seconds": {**go.steps, "total": round(total, 1)},
+        "seconds": {**go.seconds, "total": round(total, 1)},
+        "bytes": go.bytes,
         "files": converted["files"],
         "objects": converted["objects"],
         "tiff_bytes": converted["source_bytes"],
@@ -147,6 +152,14 @@ def _clear(directory: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     marker.write_text("{}", encoding="utf-8")  # until the end: this folder is a demo's
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _held_out(store: Path) -> tuple[str, str]:
@@ -190,9 +203,10 @@ def _draw(
         classes,
         get_nomenclature(LABEL),
         resolution_m=raster.resolution_m,
-        title=f"{Path(url).stem} {roi}: a region of the synthetic sample, held out from training",
+        title="Land cover of a region that the model has never seen",
         subtitle=(
-            f"overall accuracy {scores['accuracy']:.0%}, mean IoU {scores['mean_iou']:.0%}  —  "
+            f"Synthetic sample, {Path(url).stem} {roi}  ·  "
+            f"overall accuracy {scores['accuracy']:.0%}, mean IoU {scores['mean_iou']:.0%}  ·  "
             f"a map of {scores['baseline_class']} alone: {scores['baseline_accuracy']:.0%}, "
             f"{scores['baseline_mean_iou']:.0%}"
         ),
@@ -216,8 +230,8 @@ def _report(facts: Mapping[str, Any], directory: Path) -> None:
         table.add_row(name, *(f"{100 * scores[k]:.1f}" for k in (key, f"baseline_{key}")))
     console.print(table)
     console.print(
-        f"\n{facts['files']} TIFFs, {facts['tiff_bytes'] / 1e6:.1f} MB "
-        f"-> {facts['objects']} objects, {facts['store_bytes'] / 1e6:.1f} MB "
+        f"\n{facts['files']} TIFFs, {_megabytes(facts['tiff_bytes'])} "
+        f"-> {facts['objects']} objects, {_megabytes(facts['store_bytes'])} "
         f"({facts['store_bytes'] / facts['tiff_bytes']:.2f})"
     )
     for what, path in (

@@ -151,7 +151,7 @@ def comparison_figure(
     picture_in = _PANEL_IN * height / width
     footer_in = 0.3 + 0.26 * ceil(len(codes) / _LEGEND_COLUMNS)
     size = (4 * (_PANEL_IN + _GAP_IN) + _GAP_IN, _HEADER_IN + picture_in + footer_in)
-    figure = Figure(figsize=size, dpi=100, facecolor=_PAPER)
+    figure = Figure(figsize=size, dpi=96, facecolor=_PAPER)
     image = stretch(aerial)
     scored = np.isin(label, nomenclature.scored) & (prediction < len(nomenclature))
     panels: tuple[tuple[str, npt.NDArray[Any]], ...] = (
