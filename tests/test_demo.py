@@ -31,6 +31,18 @@ def test_the_model_beats_the_majority_map_on_a_domain_it_never_saw(
     assert scores["pixels"] > 1_000_000
     assert scores["accuracy"] > scores["baseline_accuracy"] + 0.1
     assert scores["mean_iou"] > 3 * scores["baseline_mean_iou"]
+    # not even the one class that happens to fit this domain best comes near
+    assert scores["accuracy"] > 0.1 + max(c["pixels"] for c in scores["classes"]) / scores["pixels"]
+
+
+def test_every_step_is_timed_and_weighed(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, facts = demo
+    steps = ["sample", "convert", "verify", "catalog", "train", "evaluate", "predict"]
+    assert list(facts["bytes"]) == steps
+    assert list(facts["seconds"]) == [*steps, "total"]
+    assert sum(facts["seconds"][s] for s in steps) <= facts["seconds"]["total"] + 0.5
+    raw = sum(p.stat().st_size for p in (folder / "raw").rglob("*") if p.is_file())
+    assert facts["bytes"]["sample"] == raw
 
 
 def test_the_store_is_proved_and_smaller(demo: tuple[Path, dict[str, Any]]) -> None:
