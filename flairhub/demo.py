@@ -33,8 +33,7 @@ data:
   root: store
   modalities: [aerial_rgbi, dem_elev, sentinel2_ts]
   labels: [cosia]
-  window_m: 51.2   # half a patch: 256 px of 20 cm, 5 px of 10.24 m
-  batch_size: 8
+  batch_size: 2
 model:
   encoder: mobilenetv3_small_100
   decoder: unet

@@ -101,21 +101,36 @@ def test_the_map_is_the_models_whatever_windows_and_batches(
     assert (result.windows > patches) == (overlap > 0)
 
 
-def test_windows_that_cannot_overlap_are_reported(
-    domain: Domain,
-    roi: str,
-    band_task: BandTask,
-    store_root: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+def test_windows_of_one_lattice_step_are_widened_until_they_overlap(
+    domain: Domain, roi: str, band_task: BandTask, store_root: Path, tmp_path: Path
 ) -> None:
     band_task.config = make_config(store_root, window_m=51.2)
-    assert predict("model.ckpt", domain.store, roi, tmp_path, overlap=0.5).overlap == 0
+    result = predict("model.ckpt", domain.store, roi, tmp_path)
+    assert result.overlap == 0.5
+    np.testing.assert_array_equal(read_map(result), red_steps(domain, roi))
+    narrow = predict("model.ckpt", domain.store, roi, tmp_path, overlap=0, window_m=51.2)
+    assert narrow.windows == 4 * (domain.patches["roi"] == roi).sum()
+    np.testing.assert_array_equal(read_map(narrow), red_steps(domain, roi))
+
+
+def test_windows_that_cannot_overlap_are_reported(
+    domain: Domain, roi: str, band_task: BandTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert band_task
+    assert predict("model.ckpt", domain.store, roi, tmp_path, window_m=51.2).overlap == 0
     assert "windows of 51.2 m do not overlap" in caplog.text
     caplog.clear()
-    band_task.config = make_config(store_root, window_m=51.2, modalities=["aerial_rgbi"])
-    assert predict("model.ckpt", domain.store, roi, tmp_path, overlap=0.5).overlap == 0.5
+    assert predict("model.ckpt", domain.store, roi, tmp_path).overlap == 0.5
     assert "overlap" not in caplog.text
+
+
+def test_a_window_off_the_lattice_is_refused(
+    domain: Domain, roi: str, band_task: BandTask, tmp_path: Path
+) -> None:
+    assert band_task
+    with pytest.raises(PlanError, match=r"window_m=60 .* such as 51\.2 or 102\.4"):
+        predict("model.ckpt", domain.store, roi, tmp_path, window_m=60)
+    assert not list(tmp_path.iterdir())
 
 
 def test_zarr_and_cog_hold_the_same_and_nothing_else_is_left(

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.sparse import csr_array
 
 from converters.miniature.landscape import LPIS3, Floats, Landscape, spectral_noise
 from converters.miniature.terroirs import SampleRoi
@@ -111,12 +112,16 @@ def block_mean(image: Floats, size: int) -> Floats:
     return np.asarray(image.reshape(y // size, size, x // size, size).mean((1, 3)), np.float32)
 
 
-def area_weights(length: int, cells: int) -> Floats:
-    """Return a matrix ``(cells, length)`` that averages pixels into larger, unaligned cells."""
+def area_weights(length: int, cells: int) -> csr_array:
+    """Return a matrix ``(cells, length)`` that averages pixels into larger, unaligned cells.
+
+    Sparse products add in one order; those of a BLAS depend on its number of threads, and the same
+    seed must give the same bytes.
+    """
     edges = np.linspace(0, length, cells + 1)
     pixel = np.arange(length)
     over = np.minimum(pixel + 1, edges[1:, None]) - np.maximum(pixel, edges[:-1, None])
-    return np.asarray(over.clip(0) / (length / cells), np.float32)
+    return csr_array((over.clip(0) / (length / cells)).astype(np.float32))
 
 
 class Satellites:
@@ -128,15 +133,15 @@ class Satellites:
         self.shape = (grid.height, grid.width)
         coarse = (land.cosia[::2, ::2], land.lpis[::2, ::2])
         down = area_weights(coarse[0].shape[0], grid.height)
-        across = area_weights(coarse[0].shape[1], grid.width).T
+        across = area_weights(coarse[0].shape[1], grid.width)
         keys = coarse[0].astype(np.int32) * len(LPIS3) + coarse[1]
         self.covers: list[tuple[str, str, Floats]] = []
         names = [c.name for c in NOMENCLATURES["cosia"].classes]
         crops = [c.name for c in NOMENCLATURES["lpis_3"].classes]
         for key in np.unique(keys):
-            share = down @ (keys == key).astype(np.float32) @ across
+            share = (across @ (down @ (keys == key).astype(np.float32)).T).T
             self.covers.append((names[key // len(LPIS3)], crops[key % len(LPIS3)], share))
-        self.altitude = down @ land.dtm[::2, ::2] @ across
+        self.altitude = (across @ (down @ land.dtm[::2, ::2]).T).T
         slope = np.gradient(self.altitude, 10.24)[1]
         self.slope = np.asarray(slope, np.float32)
 

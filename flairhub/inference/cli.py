@@ -25,6 +25,9 @@ def predict(
     roi: Annotated[str, typer.Argument(help="ROI to map, such as AF-S1-27.")],
     out: Annotated[Path, typer.Option(help="Folder of the maps.")] = Path("maps"),
     label: Annotated[str, typer.Option(help="Class set to map, of those of the model.")] = "cosia",
+    window_m: Annotated[
+        float | None, typer.Option(help="Side of a window in metres; else that of training.")
+    ] = None,
     overlap: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of a window that the next covers again.")
     ] = 0.5,
@@ -47,6 +50,7 @@ def predict(
             roi,
             out,
             label=label,
+            window_m=window_m,
             overlap=overlap,
             batch_size=batch_size,
             device=device,

@@ -16,6 +16,7 @@ import torch
 import flairhub
 from flairhub.batches.plan import PatchPlan
 from flairhub.batches.streaming import stream
+from flairhub.batches.windowing import lattice_step
 from flairhub.config import DataConfig
 from flairhub.errors import NotInStoreError, PlanError, UnknownNameError, did_you_mean
 from flairhub.grids import Extent, RoiGrid, common_step
@@ -86,6 +87,7 @@ def predict(
     out: str | Path,
     *,
     label: str = "cosia",
+    window_m: float | None = None,
     overlap: float = 0.5,
     batch_size: int = 4,
     device: str = "cpu",
@@ -109,9 +111,12 @@ def predict(
         Folder for ``<domain>_<roi>_<label>.zarr`` and ``.tif``; maps that lie there are replaced.
     label
         Which of the model's class sets to map.
+    window_m
+        Side of a window, metres, a multiple of the lattice on which the model's modalities share
+        pixel edges. When absent that of training, or two steps of that lattice where training's
+        is one step, since windows of one step cannot overlap.
     overlap
-        Share of a window's side that its neighbour covers again; rounded to the lattice on which
-        the model's modalities share pixel edges.
+        Share of a window's side that its neighbour covers again; rounded to that lattice.
     batch_size
         Windows at a time; the map does not depend on it.
     device
@@ -130,18 +135,20 @@ def predict(
     UnknownNameError
         If the model has no such class set.
     PlanError
-        If the ROI is smaller than the model's window, or has none of the model's finest rasters.
+        If the ROI is smaller than a window, a window is no multiple of the lattice, or the ROI
+        has none of the model's finest rasters.
     """
     task = load_task(checkpoint).to(device)
     nomenclature = _class_set(task, label)
     domain = open_domain(url, storage_options=storage_options)
     lattice = _lattice(domain, roi)
     data = task.config.data
-    overlap = _overlap(data, overlap)
+    window_m = _window(data, window_m)
+    overlap = _overlap(data, window_m, overlap)
     plan = PatchPlan.for_extents(
         url,
         roi,
-        _extents(data, domain, roi, lattice, overlap),
+        _extents(data, domain, roi, lattice, window_m, overlap),
         modalities=data.modalities,
         bands=data.bands,
         storage_options=storage_options,
@@ -151,7 +158,7 @@ def predict(
         grid.height,
         grid.width,
         classes=len(nomenclature),
-        size=round(data.window_m / grid.resolution),
+        size=round(window_m / grid.resolution),
     )
     windows = _probabilities(task, plan, label, batch_size, device)
     for number, (extent, probabilities) in enumerate(windows, 1):
@@ -191,32 +198,41 @@ def _lattice(domain: Domain, roi: str) -> RoiGrid:
     return RoiGrid(float(row["left"]), float(row["top"]), *(int(row[name]) for name in whole))
 
 
-def _overlap(data: DataConfig, wanted: float) -> float:
+def _window(data: DataConfig, wanted: float | None) -> float:
+    """Return the side of a window, metres."""
+    modalities = [get_modality(key) for key in data.modalities]
+    if wanted is None:
+        return max(data.window_m, 2 * lattice_step(modalities))
+    lattice_step(modalities, window_m=wanted)
+    return wanted
+
+
+def _overlap(data: DataConfig, window_m: float, wanted: float) -> float:
     """Return the overlap that the lattice allows; say so where it allows none."""
     resolutions = [get_modality(key).resolution_m for key in data.modalities]
-    found = true_overlap(data.window_m, wanted, resolutions)
+    found = true_overlap(window_m, wanted, resolutions)
     if wanted and not found:
         _LOG.warning(
-            "windows of %g m do not overlap: this model's modalities share pixel edges every %g m "
-            "only; train with a larger window_m",
-            *(data.window_m, common_step(resolutions)),
+            "windows of %g m do not overlap by %g: this model's modalities share pixel edges every "
+            "%g m only; choose a larger window_m or overlap",
+            *(window_m, wanted, common_step(resolutions)),
         )
     return found
 
 
 def _extents(
-    data: DataConfig, domain: Domain, roi: str, lattice: RoiGrid, overlap: float
+    data: DataConfig, domain: Domain, roi: str, lattice: RoiGrid, window_m: float, overlap: float
 ) -> list[Extent]:
     """Return the windows that cover the ROI and that one of the model's finest rasters fills."""
     resolutions = [get_modality(key).resolution_m for key in data.modalities]
-    windows = cover(lattice, window_m=data.window_m, overlap=overlap, resolutions_m=resolutions)
+    windows = cover(lattice, window_m=window_m, overlap=overlap, resolutions_m=resolutions)
     finest = [k for k in data.modalities if get_modality(k).resolution_m == min(resolutions)]
     patches = domain.patches[domain.patches["roi"] == roi]
     there = [_presence(lattice, patches[patches[has_column(key)]]) for key in finest]
     kept = [w for w in windows if any(is_filled(w, lattice, mask) for mask in there)]
     if not kept:
         msg = (
-            f"No window of {data.window_m:g} m of {domain.id} {roi} is filled by "
+            f"No window of {window_m:g} m of {domain.id} {roi} is filled by "
             f"{' or '.join(finest)}, in which the model sees most detail."
         )
         raise PlanError(msg)
