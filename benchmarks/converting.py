@@ -68,7 +68,7 @@ def _copy(roi: RoiSource, root: Path) -> None:
         for patch, files in roi.files.items():
             if modality.key not in files:
                 continue
-            with rasterio.open(files[modality.key]) as dataset:
+            with rasterio.open(files[modality.key].url) as dataset:
                 pixels = dataset.read()
             y, x = lattice.patch_window(patch.row, patch.column, modality.resolution_m).slices
             if modality.temporal:

@@ -70,7 +70,7 @@ def streaming(workspace: Workspace) -> Iterator[Row]:
         return count / (time.perf_counter() - started)
 
     files = [paths for roi in workspace.rois() for paths in roi.files.values()]
-    dataset = TiffDataset([dict(paths) for paths in files])
+    dataset = TiffDataset([{key: Path(f.url) for key, f in by.items()} for by in files])
     # workers are started afresh, not forked: GDAL and the threads of Zarr do not survive a fork
     alone = DataLoader(dataset, BATCH, shuffle=True, collate_fn=collate)
     shared = DataLoader(

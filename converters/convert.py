@@ -1,37 +1,44 @@
 """A raw dataset into stores: which ROIs are still to do, who does them, and when a domain is done.
 
-A domain is complete when its tables exist. They are removed before the first of its ROIs is written
-and come back after the last, so that a stopped conversion never looks finished; running the same
-command again keeps the ROIs that are complete and does the rest.
+A domain is complete when its tables exist. Where a ROI that they list must be written anew they are
+removed first and come back after the last, so that a stopped conversion never looks finished;
+where ROIs or modalities are only added they stay until new ones take their place. Running the same
+command again keeps what is complete and does the rest.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
-from datetime import date
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from converters.receipts import Receipt, committed_signature, signature, work_place
-from converters.roi import RoiJob, convert_roi, dump_attributes, receipt_of
+from converters.engine import Engine
+from converters.lock import domain_lock
+from converters.rasters import read_raster
+from converters.receipts import (
+    GROUP_SIGNATURE,
+    ROWS_SIGNATURE,
+    SKIPPED_ATTRIBUTE,
+    Receipt,
+    Skipped,
+    committed,
+    group_signature,
+    receipt_at,
+    rows_signature,
+    work_place,
+)
+from converters.roi import Outcome, RoiJob, convert_roi, domain_document
+from converters.selection import Selection
 from converters.source import RoiSource, Source
-from converters.tables import drop_tables, write_tables
-from flairhub.errors import NotInStoreError, SourceDataError, UnknownNameError, did_you_mean
+from converters.tables import drop_tables, read_receipts, write_tables
+from flairhub.errors import ConversionError, FlairHubError, NotInStoreError, SourceDataError
 from flairhub.ids import DomainId
-from flairhub.modalities import MODALITIES, Kind, Modality, get_modality
+from flairhub.modalities import Modality, get_modality
 from flairhub.store.access import Location, resolve
 from flairhub.store.codecs import codecs
-from flairhub.store.layout import store_name
+from flairhub.store.layout import groups, store_name
 from flairhub.store.tables import read_table
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with a ROI's name, the number of ROIs done and of all."""
@@ -51,8 +58,10 @@ class ConversionReport:
         Decoded pixels and raw files that were read.
     store_bytes, objects
         Size and number of all objects of the stores in `domains`.
+    skipped
+        What could not be converted and was left out, now or by an earlier run.
     notes
-        Modalities that patches lack, and other oddities.
+        Modalities that patches lack, gaps, and other oddities.
     """
 
     domains: list[str] = field(default_factory=list)
@@ -64,6 +73,7 @@ class ConversionReport:
     source_bytes: int = 0
     store_bytes: int = 0
     objects: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,14 +81,24 @@ class ConversionReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to convert; see `convert`."""
+
+    modalities: tuple[Modality, ...]
+    profile: str = "fast"
+    skip: bool = False
+
+
 def convert(
     source: Source,
     root: str | Location,
+    selection: Selection | None = None,
     *,
-    domains: Sequence[str] | None = None,
-    modalities: Sequence[str] | None = None,
     profile: str = "fast",
+    skip: bool = False,
     workers: int | None = None,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Convert a raw dataset into one store a domain under `root`.
@@ -89,12 +109,17 @@ def convert(
         The raw dataset, such as `converters.flairhub_tree.FlairHubTree`.
     root
         Folder or URL for the stores.
-    domains, modalities
-        What to convert; everything when absent.
+    selection
+        What to convert; everything when absent. What the store holds besides stays as it is.
     profile
         Codec profile, see `flairhub.store.codecs`.
+    skip
+        Leave out files and ROIs that cannot be converted, and name them in the report and in the
+        store; else the first one ends the conversion.
     workers
-        Processes; as many as there are cores (and ROIs) when absent.
+        Local processes; as many as there are cores (and ROIs) when absent.
+    scheduler
+        Address of a Dask scheduler that does the work instead.
     progress
         Told of every finished ROI.
 
@@ -104,157 +129,295 @@ def convert(
         If a raw file is not what it should be. ROIs complete by then are kept; the ROI in question
         and its domain do not look complete.
     UnknownNameError
-        If a domain, modality or profile does not exist.
+        If a domain, ROI, modality, split or profile does not exist.
+    ConversionError
+        If the target cannot be written or reached, or another converter is at work there.
     """
-    chosen = choose_modalities(modalities)
-    codecs(chosen[0], profile)
+    selection = selection or Selection()
+    options = Options(selection.choose_modalities(), profile, skip)
+    codecs(options.modalities[0], profile)
     place = resolve(root, read_only=False)
+    with _target_errors(place):
+        place.names()  # a wrong bucket or key says so before anything is read
     report = ConversionReport()
-    for domain in choose_domains(source, domains):
-        rois = source.rois(domain, chosen)
-        if not rois:
-            msg = f"{domain}: no raster of {', '.join(m.source_name for m in chosen)} was found."
-            raise SourceDataError(msg)
-        jobs = [RoiJob(roi, source.name, root, profile, chosen) for roi in rois]
-        _convert_domain(place, domain, jobs, workers, progress, report)
+    # a store in this process's memory is out of reach of others
+    here = isinstance(root, Location) or root.startswith("memory:")
+    with Engine(1 if here else workers, scheduler) as engine:
+        for domain, rois in chosen_rois(source, selection, options.modalities):
+            with domain_lock(place, domain), _target_errors(place):
+                work = _Domain(place, domain, root, source.name, options, report, engine)
+                work.convert(rois, progress)
     report.notes += source.notes
     return report
 
 
-def choose_domains(source: Source, names: Sequence[str] | None) -> list[DomainId]:
-    """Return the wanted domains of a source; raises `UnknownNameError` for one it lacks."""
-    known = source.domains()
-    if names is None:
-        return known
-    texts = [str(d) for d in known]
-    for name in names:
-        if name not in texts:
-            msg = f"{source.name} has no domain {name!r} here. {did_you_mean(name, texts)}"
-            raise UnknownNameError(msg)
-    return sorted(DomainId.parse(name) for name in set(names))
+def chosen_rois(
+    source: Source, selection: Selection, modalities: Sequence[Modality]
+) -> Iterator[tuple[DomainId, list[RoiSource]]]:
+    """Yield the chosen ROIs, domain by domain.
+
+    Raises
+    ------
+    SourceDataError
+        If a domain has no file of the chosen modalities.
+    UnknownNameError
+        If a name of the selection does not exist; that of a ROI after the last domain.
+    """
+    found: list[str] = []
+    for domain in selection.choose_domains(source):
+        every = source.rois(domain, modalities)
+        if not every:
+            names = ", ".join(m.source_name for m in modalities)
+            msg = f"{domain}: no raster of {names} was found."
+            raise SourceDataError(msg)
+        found += [f"{domain}/{roi.roi}" for roi in every]
+        chosen = selection.choose_rois(every)
+        if chosen:
+            yield domain, chosen
+    selection.check_rois(found)
 
 
-def choose_modalities(names: Sequence[str] | None) -> tuple[Modality, ...]:
-    """Return modalities by name, in registry order; a mask brings the series it belongs to."""
-    if names is None:
-        return tuple(MODALITIES.values())
-    keys = {get_modality(name).key for name in names}
-    keys |= {m.group for m in MODALITIES.values() if m.kind is Kind.MASK and m.key in keys}
-    return tuple(m for m in MODALITIES.values() if m.key in keys)
+@contextmanager
+def _target_errors(place: Location) -> Iterator[None]:
+    """Say what to do about a target that cannot be written."""
+    try:
+        yield
+    except FlairHubError:
+        raise
+    except Exception as error:  # obstore, fsspec and zarr each have errors of their own
+        if not _of_storage(error):
+            raise
+        msg = (
+            f"{place} cannot be written: {_first_line(error)}. What is finished is kept; "
+            "run the same command again when that is mended."
+        )
+        raise ConversionError(msg) from error
 
 
-def _convert_domain(
+class _Domain:
+    """The conversion of one domain, which holds its lock."""
+
+    def __init__(
+        self,
+        root: Location,
+        domain: DomainId,
+        url: str | Location,
+        source_name: str,
+        options: Options,
+        report: ConversionReport,
+        engine: Engine,
+    ) -> None:
+        self.root, self.domain, self.url, self.engine = root, domain, url, engine
+        self.source_name, self.options, self.report = source_name, options, report
+        self.store = root / store_name(domain)
+        self.work = work_place(root, domain)
+
+    def convert(self, rois: Sequence[RoiSource], progress: Progress | None) -> None:
+        """Convert what is not there yet, and complete the tables."""
+        self._delete_partials()
+        complete = read_receipts(self.root, self.domain)
+        jobs, skipped = _jobs(self.root, self.domain, rois, complete, self.options)
+        jobs = [replace(job, root=self.url, source_name=self.source_name) for job in jobs]
+        for job in jobs:
+            if job.source.problem is not None and not self.options.skip:
+                raise SourceDataError(job.source.problem)
+        self.report.kept += len(rois) - len(jobs)
+        unfinished = bool(self.work.objects())
+        if jobs:
+            self._begin(jobs, complete)
+        done = len(rois) - len(jobs)
+        changed = unfinished
+        for job, outcome in self.engine.run(jobs, convert_roi):
+            if isinstance(outcome, FlairHubError):
+                if not self.options.skip:
+                    raise outcome
+                skipped.append(Skipped(job.source.where, "", str(outcome)))
+            else:
+                changed = True
+                skipped += outcome.skipped
+                _count(self.report, job.source, outcome)
+            done += 1
+            if progress is not None:
+                progress(job.source.where, done, len(rois))
+        if not jobs and progress is not None:
+            progress(str(self.domain), len(rois), len(rois))
+        skipped.sort(key=lambda one: (one.where, one.modality))
+        if changed or not complete:
+            self._complete(complete, skipped)
+        self.report.domains.append(str(self.domain))
+        self.report.skipped += skipped
+        self._measure()
+
+    def _begin(self, jobs: Sequence[RoiJob], complete: Mapping[str, Receipt]) -> None:
+        """Put receipts aside where they are needed, and take the domain out of sight if it must."""
+        rewritten = {str(job.source.roi) for job in jobs if not job.keep} & set(complete)
+        added_to = {str(job.source.roi) for job in jobs if job.keep}
+        for roi, receipt in complete.items():
+            if (rewritten and roi not in rewritten) or roi in added_to:
+                place = self.work / f"{roi}.json"
+                if not place.exists():
+                    place.write(receipt.to_bytes())
+        self.work.flush()
+        if rewritten:
+            drop_tables(self.root, self.domain)
+        marker = self.store / "zarr.json"
+        if not marker.exists():
+            marker.write(domain_document(str(self.domain)))
+
+    def _complete(self, complete: Mapping[str, Receipt], skipped: Sequence[Skipped]) -> None:
+        receipts = dict(complete)
+        for name in self.work.objects():
+            roi = name.removesuffix(".json")
+            found = receipt_at(self.root, self.domain, roi)
+            if found is not None and committed(self.store / roi) is not None:
+                receipts[roi] = found
+        if not receipts:
+            msg = f"{self.domain}: no ROI could be converted. " + "; ".join(map(str, skipped))
+            raise SourceDataError(msg)
+        document = domain_document(str(self.domain), skipped)
+        (self.store / "zarr.json").write(document)
+        (self.store / "zarr.json").flush()
+        write_tables(self.root, self.domain, receipts.values(), {"zarr.json": document})
+        self.work.delete_tree()
+
+    def _delete_partials(self) -> None:
+        """Delete files that a killed process was still writing, beside the store and in it."""
+        for place in (self.root, self.store, self.work):
+            with suppress(FileNotFoundError, NotInStoreError):
+                for name in place.names():
+                    mine = place is not self.root or name.startswith(str(self.domain))
+                    if mine and name.endswith(".partial"):
+                        (place / name).delete()
+
+    def _measure(self) -> None:
+        shards = read_table(self.root, self.domain, "shards")
+        self.report.store_bytes += int(shards["size"].sum())
+        self.report.objects += len(shards)
+
+
+def pending(
     root: Location,
     domain: DomainId,
-    jobs: Sequence[RoiJob],
-    workers: int | None,
-    progress: Progress | None,
-    report: ConversionReport,
-) -> None:
+    rois: Sequence[RoiSource],
+    modalities: tuple[Modality, ...],
+    profile: str,
+) -> list[RoiJob]:
+    """Return what is to be done of some ROIs of a domain; reads the store, writes nothing."""
+    complete = read_receipts(root, domain)
+    return _jobs(root, domain, rois, complete, Options(modalities, profile))[0]
+
+
+def _jobs(
+    root: Location,
+    domain: DomainId,
+    rois: Sequence[RoiSource],
+    complete: Mapping[str, Receipt],
+    options: Options,
+) -> tuple[list[RoiJob], list[Skipped]]:
+    """Return what is to do, and what earlier runs left out of what is not."""
+    jobs, skipped = [], []
     store = root / store_name(domain)
-    kept: dict[str, Receipt | None] = {}
-    for job in jobs:
-        wanted = signature(job.source, job.modalities, job.profile)
-        if committed_signature(store / str(job.source.roi)) == wanted:
-            kept[str(job.source.roi)] = receipt_of(root, job)
-    complete = _rows_of_tables(root, domain)
-    lost = [roi for roi, receipt in kept.items() if receipt is None and roi not in complete]
-    kept = {roi: receipt or complete[roi] for roi, receipt in kept.items() if roi not in lost}
-    todo = [job for job in jobs if str(job.source.roi) not in kept]
-    if todo or set(complete) != set(kept):
-        _begin(root, domain, {roi: r for roi, r in kept.items() if r is not None})
-        done = dict(kept)
-        for job, receipt in _run(todo, workers):
-            done[str(job.source.roi)] = receipt
-            _count(report, job.source, receipt)
-            if progress is not None:
-                progress(job.source.where, len(done), len(jobs))
-        write_tables(root, domain, [receipt for receipt in done.values() if receipt])
-        work_place(root, domain).delete_tree()
-    elif progress is not None:
-        progress(str(domain), len(jobs), len(jobs))
-    report.domains.append(str(domain))
-    report.kept += len(kept)
-    _measure(root, domain, report)
+    for roi in rois:
+        name = str(roi.roi)
+        known = receipt_at(root, domain, name) or complete.get(name)
+        document = committed(store / name) if known else None
+        wanted = _wanted_groups(roi, options.modalities)
+        keep, left_out = _kept_groups(document, roi, wanted, options.profile)
+        if document is not None and set(wanted) <= set(keep):
+            skipped += left_out
+            continue
+        jobs.append(
+            RoiJob(
+                roi,
+                "",
+                root,
+                options.profile,
+                options.modalities,
+                options.skip,
+                tuple(keep),
+            )
+        )
+    return jobs, skipped
 
 
-def _begin(root: Location, domain: DomainId, kept: dict[str, Receipt]) -> None:
-    """Take the domain out of sight, with the rows of its finished ROIs put aside first."""
-    marker = root / store_name(domain) / "zarr.json"
-    for roi, receipt in kept.items():
-        (work_place(root, domain) / f"{roi}.json").write(receipt.to_bytes())
-    drop_tables(root, domain)
-    if not marker.exists():
-        marker.write(dump_attributes(str(domain)))
+def _wanted_groups(roi: RoiSource, modalities: Sequence[Modality]) -> dict[str, list[Modality]]:
+    """Return the groups that a ROI's files make, with the modalities in each."""
+    there = {key for by_key in roi.files.values() for key in by_key}
+    wanted = {}
+    for name, members in groups().items():
+        present = [m for m in members if m in modalities and m.key in there]
+        if present and present[0].key == name:
+            wanted[name] = present
+    return wanted
 
 
-def _run(jobs: Sequence[RoiJob], workers: int | None) -> Iterator[tuple[RoiJob, Receipt]]:
-    count = min(workers or os.cpu_count() or 1, len(jobs))
-    # a store in this process's memory is out of reach of others
-    if count <= 1 or isinstance(jobs[0].root, Location) or jobs[0].root.startswith("memory:"):
-        for job in jobs:
-            yield job, convert_roi(job)
-        return
-    # GDAL and zarr hold threads and handles that do not survive a fork
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(convert_roi, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _kept_groups(
+    document: Mapping[str, Any] | None,
+    roi: RoiSource,
+    wanted: Mapping[str, Sequence[Modality]],
+    profile: str,
+) -> tuple[list[str], list[Skipped]]:
+    """Return the groups of a committed ROI that may stay, and what is left out of them."""
+    if document is None:
+        return [], []
+    attributes = document["attributes"]
+    lattice = attributes.get("flairhub:grid", {})
+    patches = roi.files
+    rows, columns = [p.row for p in patches], [p.column for p in patches]
+    inside = (
+        lattice.get("first_row", 0) <= min(rows)
+        and max(rows) < lattice.get("first_row", 0) + lattice.get("rows", 0)
+        and lattice.get("first_column", 0) <= min(columns)
+        and max(columns) < lattice.get("first_column", 0) + lattice.get("columns", 0)
+    )
+    if not inside or attributes.get(ROWS_SIGNATURE) != rows_signature(roi):
+        return [], []
+    kept, skipped = [], []
+    for path, node in document["consolidated_metadata"]["metadata"].items():
+        if "/" in path:
+            continue
+        found = node["attributes"]
+        left_out = [Skipped(*one) for one in found.get(SKIPPED_ATTRIBUTE, ())]
+        if path in wanted:
+            signature = group_signature(roi, wanted[path], profile)
+            if found.get(GROUP_SIGNATURE) != signature or _mended(left_out, roi):
+                continue
+        kept.append(path)
+        skipped += left_out
+    return kept, skipped
 
 
-def _rows_of_tables(root: Location, domain: DomainId) -> dict[str, Receipt]:
-    """Return the rows of a complete domain as receipts, by ROI; empty when it is not complete."""
-    try:
-        rois = read_table(root, domain, "rois").drop(columns="geometry")
-        patches = read_table(root, domain, "patches").drop(columns="geometry")
-        shards = read_table(root, domain, "shards")
-    except NotInStoreError:
-        return {}
-    found = {}
-    for row in _plain(rois):
-        roi = row["roi"]
-        mine = _plain(patches[patches["roi"] == roi])
-        found[roi] = Receipt(row, mine, _plain(shards[shards["roi"] == roi]))
-    return found
+def _mended(left_out: Iterable[Skipped], roi: RoiSource) -> bool:
+    """Tell whether a file that was left out can be read by now."""
+    by_name = {str(patch): files for patch, files in roi.files.items()}
+    for one in left_out:
+        file = by_name.get(one.where, {}).get(one.modality)
+        if file is not None:
+            with suppress(SourceDataError):
+                read_raster(file, get_modality(one.modality))
+                return True
+    return False
 
 
-def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as a receipt has them: JSON values, nothing for what is missing."""
-    rows = [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy(object)]
-    return [{k: _json_value(v) for k, v in row.items() if not _missing(v)} for row in rows]
-
-
-def _missing(value: object) -> bool:
-    return value is None or (not isinstance(value, np.ndarray) and bool(pd.isna(value)))  # type: ignore[call-overload]
-
-
-def _json_value(value: Any) -> Any:  # noqa: ANN401 - whatever a table cell may hold
-    if isinstance(value, np.ndarray):
-        return [_json_value(item) for item in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, date) else value
-
-
-def _count(report: ConversionReport, source: RoiSource, receipt: Receipt) -> None:
+def _count(report: ConversionReport, source: RoiSource, outcome: Outcome) -> None:
     report.rois += 1
-    report.patches += len(receipt.patches)
-    report.files += receipt.files
-    report.raw_bytes += receipt.raw_bytes
-    report.source_bytes += receipt.source_bytes
-    keys = [name.removeprefix("has_") for name in receipt.patches[0] if name.startswith("has_")]
-    for key in keys:
-        absent = [row["patch_id"] for row in receipt.patches if not row[f"has_{key}"]]
-        if absent:
-            some = f"{len(absent)} of {len(receipt.patches)} patches lack {key}"
-            report.notes.append(f"{source.where}: {some}, such as {absent[0]}")
+    report.patches += outcome.patches
+    report.files += outcome.files
+    report.raw_bytes += outcome.raw_bytes
+    report.source_bytes += outcome.source_bytes
+    for key, absent in outcome.absent.items():
+        some = f"{len(absent)} of {outcome.patches} patches lack {key}"
+        report.notes.append(f"{source.where}: {some}, such as {absent[0]}")
+    if outcome.gaps:
+        report.notes.append(f"{source.where}: {outcome.gaps} cells of its lattice have no patch")
 
 
-def _measure(root: Location, domain: DomainId, report: ConversionReport) -> None:
-    shards = read_table(root, domain, "shards")
-    report.store_bytes += int(shards["size"].sum())
-    report.objects += len((root / store_name(domain)).objects())
+def _of_storage(error: BaseException) -> bool:
+    """Tell errors of disks and of object storage from faults of this program."""
+    from obstore.exceptions import BaseError
+
+    return isinstance(error, OSError | BaseError)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -3,51 +3,77 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
-from pathlib import Path
 
-import pandas as pd
 import pyogrio
 
-from converters.flairhub_raw import DATE, DATES, PATCH_ID
+from converters.files import SourceFile
+from converters.flairhub_raw import DATES, PATCH_ID
 from flairhub.errors import SourceDataError
 
 _MISSING = {"", "<NA>", "None", "nan"}
 
 
-def read_table(path: Path, *columns: str) -> pd.DataFrame:
-    """Read columns of a GeoPackage, without geometry; index is the patch id.
+def read_columns(file: SourceFile, wanted: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read text columns of a GeoPackage: column -> patch id -> value; a NULL is left out.
+
+    A table has a row a patch, but the rows of a ROI repeat each other: equal texts are kept once,
+    and rows pass in batches, so that 241,100 rows of dates take some megabytes.
+
+    Parameters
+    ----------
+    file
+        The GeoPackage; in a zip or behind a URL it is held in memory while it is read.
+    wanted
+        Names of columns; those that the table lacks are left out.
 
     Raises
     ------
     SourceDataError
-        If the file cannot be read or lacks a column; the message names both.
+        If the file cannot be read or has no patch ids.
     """
+    place: str | bytes = file.url
+    if file.member or "://" in file.url:
+        place = file.read()
     try:
-        frame = pyogrio.read_dataframe(path, read_geometry=False)
+        fields = list(pyogrio.read_info(place)["fields"])
+        there = [name for name in wanted if name in fields]
+        found: dict[str, dict[str, str]] = {name: {} for name in there}
+        known: dict[str, str] = {}
+        columns = [name for name in (PATCH_ID, *there) if name in fields]
+        with pyogrio.open_arrow(place, columns=columns, read_geometry=False, use_pyarrow=True) as (
+            _,
+            reader,
+        ):
+            for batch in reader if PATCH_ID in fields else ():
+                patches = batch[PATCH_ID].to_pylist()
+                for name in there:
+                    values = batch[name].to_pylist()
+                    found[name].update(
+                        (str(patch), known.setdefault(str(value), str(value)))
+                        for patch, value in zip(patches, values, strict=True)
+                        if value is not None
+                    )
     except Exception as error:  # pyogrio passes on whatever GDAL and SQLite raise
-        msg = f"{path} cannot be read as GeoPackage: {error}."
+        msg = f"{file} cannot be read as GeoPackage: {error}."
         raise SourceDataError(msg) from error
-    for column in (PATCH_ID, *columns):
-        if column not in frame.columns:
-            msg = f"{path} has no column {column!r}; it has {', '.join(frame.columns)}."
-            raise SourceDataError(msg)
-    indexed: pd.DataFrame = frame.set_index(PATCH_ID)
-    return indexed
+    if PATCH_ID not in fields:
+        msg = f"{file} has no column {PATCH_ID!r}; it has {', '.join(fields)}."
+        raise SourceDataError(msg)
+    return found
 
 
-def _column(path: Path, name: str) -> Mapping[str, object]:
-    values = read_table(path, name)[name]
-    return {str(patch): value for patch, value in values.items()}
+def read_column(file: SourceFile, name: str) -> Mapping[str, str]:
+    """Return one column of a GeoPackage by patch id; raises `SourceDataError` if it is absent."""
+    found = read_columns(file, [name])
+    if name not in found:
+        msg = f"{file} has no column {name!r}, which must hold the dates of every patch."
+        raise SourceDataError(msg)
+    return found[name]
 
 
-def read_series_dates(path: Path) -> Mapping[str, object]:
-    """Return the JSON text of the dates of every patch id; parse with `parse_series`."""
-    return _column(path, DATES)
-
-
-def parse_series(text: object, path: Path, patch: str) -> tuple[date, ...]:
+def parse_series(text: object, file: SourceFile, patch: str) -> tuple[date, ...]:
     """Read ``{"1": "20190111", ...}`` into dates in band order.
 
     Dates may repeat and need not increase: the order of the bands is kept.
@@ -61,19 +87,19 @@ def parse_series(text: object, path: Path, patch: str) -> tuple[date, ...]:
         entries = json.loads(str(text))
         numbered = {int(key): value for key, value in entries.items()}
     except (ValueError, AttributeError) as error:
-        msg = f"{path}: {DATES} of {patch} is not a JSON object of numbered dates: {text!r:.80}."
+        msg = f"{file}: {DATES} of {patch} is not a JSON object of numbered dates: {text!r:.80}."
         raise SourceDataError(msg) from error
     if sorted(numbered) != list(range(1, len(numbered) + 1)):
-        msg = f"{path}: dates of {patch} are numbered {sorted(numbered)}; expected 1 to T."
+        msg = f"{file}: dates of {patch} are numbered {sorted(numbered)}; expected 1 to T."
         raise SourceDataError(msg)
-    days = [parse_day(numbered[i], path, patch) for i in sorted(numbered)]
+    days = [parse_day(numbered[i], file, patch) for i in sorted(numbered)]
     if None in days:
-        msg = f"{path}: {patch} lacks a date in its series; every image of a series needs one."
+        msg = f"{file}: {patch} lacks a date in its series; every image of a series needs one."
         raise SourceDataError(msg)
     return tuple(day for day in days if day is not None)
 
 
-def parse_day(value: object, path: Path, patch: str) -> date | None:
+def parse_day(value: object, file: SourceFile, patch: str) -> date | None:
     """Read ``YYYYMMDD``; a day ``00`` (known to the month) becomes the 1st, ``<NA>`` None.
 
     Raises
@@ -89,10 +115,5 @@ def parse_day(value: object, path: Path, patch: str) -> date | None:
     try:
         return datetime.strptime(text, "%Y%m%d").date()
     except ValueError as error:
-        msg = f"{path}: {value!r} of {patch} is not a date YYYYMMDD."
+        msg = f"{file}: {value!r} of {patch} is not a date YYYYMMDD."
         raise SourceDataError(msg) from error
-
-
-def read_single_dates(path: Path) -> Mapping[str, object]:
-    """Return the raw date of every patch id; parse with `parse_day`."""
-    return _column(path, DATE)

@@ -1,4 +1,4 @@
-"""FLAIR-HUB unpacked in a folder: files found by name, dates and splits from its tables."""
+"""FLAIR-HUB, unpacked or in IGN's zips: files found by name, dates and splits from its tables."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
-from pathlib import Path
 
-from converters.dates import parse_day, parse_series, read_series_dates, read_single_dates
+from converters.dates import parse_day, parse_series, read_column
+from converters.files import RawTree, SourceFile
 from converters.flairhub_raw import (
+    DATE,
+    DATES,
     METADATA_FOLDER,
     SPLIT_FILE,
     RawFile,
@@ -25,12 +27,13 @@ from flairhub.modalities import Modality
 
 
 class FlairHubTree:
-    """The layout of IGN's FLAIR-HUB, zips unpacked side by side.
+    """The layout of IGN's FLAIR-HUB: folders, or zips read in place, side by side.
 
     Parameters
     ----------
     root
-        Folder that holds ``D012-2019_AERIAL_RGBI`` and its sisters.
+        Path or URL of the folder that holds ``D012-2019_AERIAL_RGBI`` or
+        ``D012-2019_AERIAL_RGBI.zip`` and its sisters.
 
     Raises
     ------
@@ -38,17 +41,15 @@ class FlairHubTree:
         If the folder does not exist or holds nothing of FLAIR-HUB.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        if not root.is_dir():
-            msg = f"{root} is not a folder; expected the folder of an unpacked FLAIR-HUB."
-            raise SourceDataError(msg)
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.tree = RawTree(root)
+        names = self.tree.names
         self._folders = [folder for name in names if (folder := RawFolder.parse(name))]
         if not any(folder.domain for folder in self._folders):
             msg = (
-                f"{root} holds no folder of FLAIR-HUB; expected names like "
-                f"D012-2019_AERIAL_RGBI, found {', '.join(names[:5]) or 'no folder at all'}."
+                f"{self.tree.root} holds no folder of FLAIR-HUB; expected names like "
+                "D012-2019_AERIAL_RGBI or D012-2019_AERIAL_RGBI.zip, found "
+                f"{', '.join(names[:5]) or 'no folder at all'}."
             )
             raise SourceDataError(msg)
         self._notes: list[str] = []
@@ -73,10 +74,10 @@ class FlairHubTree:
         Raises
         ------
         SourceDataError
-            If a file name breaks the grammar, or the dates of a series are missing or differ
-            inside a ROI.
+            If a file name breaks the grammar. A ROI whose dates are missing or contradictory is
+            returned with its problem.
         """
-        files: dict[RoiId, dict[PatchId, dict[str, Path]]] = defaultdict(dict)
+        files: dict[RoiId, dict[PatchId, dict[str, SourceFile]]] = defaultdict(dict)
         for modality in modalities:
             for patch, path in self._files(domain, modality):
                 files[patch.roi].setdefault(patch, {})[modality.key] = path
@@ -85,22 +86,27 @@ class FlairHubTree:
             own = {p: f for p, f in patches.items() if any(not _shared(m, modalities) for m in f)}
             files[roi] = dict(sorted(own.items()))
         self._note_absent(domain, {p for patches in files.values() for p in patches})
-        return [
-            self._roi(domain, roi, files[roi], modalities) for roi in sorted(files) if files[roi]
-        ]
+        found = []
+        for roi in sorted(files):
+            if files[roi]:
+                try:
+                    found.append(self._roi(domain, roi, files[roi], modalities))
+                except SourceDataError as error:  # of this ROI alone: others may be whole
+                    found.append(RoiSource(domain, roi, files[roi], problem=str(error)))
+        return found
 
-    def _files(self, domain: DomainId, modality: Modality) -> Iterable[tuple[PatchId, Path]]:
+    def _files(self, domain: DomainId, modality: Modality) -> Iterable[tuple[PatchId, SourceFile]]:
         folder = RawFolder.of(domain, modality)
         if folder not in self._folders:
             return
-        for roi in sorted(e.name for e in os.scandir(self.root / str(folder)) if e.is_dir()):
-            place = self.root / str(folder) / roi
-            for name in sorted(e.name for e in os.scandir(place) if e.name.endswith(".tif")):
-                file = RawFile.parse(name)
-                if file.folder != folder or str(file.roi) != roi:
-                    msg = f"{place / name} lies in the wrong folder; expected {file.path}."
-                    raise SourceDataError(msg)
-                yield file.patch(domain), place / name
+        for path, file in sorted(self.tree.files(str(folder)).items()):
+            if not path.endswith(".tif"):
+                continue
+            raw = RawFile.parse(path.rpartition("/")[2])
+            if raw.folder != folder or path != f"{raw.roi}/{raw}":
+                msg = f"{file} lies in the wrong folder; expected {raw.path}."
+                raise SourceDataError(msg)
+            yield raw.patch(domain), file
 
     def _note_absent(self, domain: DomainId, there: set[PatchId]) -> None:
         listed = {text for text in self._splits if text.startswith(f"{domain}_")}
@@ -115,7 +121,7 @@ class FlairHubTree:
         self,
         domain: DomainId,
         roi: RoiId,
-        files: Mapping[PatchId, Mapping[str, Path]],
+        files: Mapping[PatchId, Mapping[str, SourceFile]],
         modalities: Sequence[Modality],
     ) -> RoiSource:
         used = [m for m in modalities if any(m.key in by_key for by_key in files.values())]
@@ -131,18 +137,22 @@ class FlairHubTree:
         return RoiSource(domain, roi, files, times, dates, folds)
 
     def _times(self, modality: Modality, patches: Sequence[PatchId]) -> tuple[date, ...]:
-        table, path = self._dates_table(modality)
+        table, file = self._dates_table(modality)
         first: tuple[date, ...] | None = None
+        text: str | None = None
         for patch in patches:
-            if str(patch) not in table:
-                msg = f"{path} has no dates of {patch}; {modality.source_name} needs them."
+            found = table.get(str(patch))
+            if found is None:
+                msg = f"{file} has no dates of {patch}; {modality.source_name} needs them."
                 raise SourceDataError(msg)
-            found = parse_series(table[str(patch)], path, str(patch))
+            if found is text:  # the texts of a ROI are one object
+                continue
+            text, days = found, parse_series(found, file, str(patch))
             if first is None:
-                first = found
-            elif found != first:
+                first = days
+            elif days != first:
                 msg = (
-                    f"{path}: {patch} has {len(found)} dates from {min(found)}, but "
+                    f"{file}: {patch} has {len(days)} dates from {min(days)}, but "
                     f"{patches[0]} of the same ROI has {len(first)} from {min(first)}; the dates "
                     "of a series must be the same in all of a ROI."
                 )
@@ -152,50 +162,56 @@ class FlairHubTree:
     def _dates(
         self, modality: Modality, patches: Iterable[PatchId]
     ) -> Mapping[PatchId, date | None]:
-        table, path = self._dates_table(modality)
-        return {p: parse_day(table.get(str(p)), path, str(p)) for p in patches}
+        if str(dates_file(modality)) not in self._metadata:
+            return dict.fromkeys(patches)
+        table, file = self._dates_table(modality)
+        return {p: parse_day(table.get(str(p)), file, str(p)) for p in patches}
 
-    def _dates_table(self, modality: Modality) -> tuple[Mapping[str, object], Path]:
-        name = dates_file(modality)
-        path = self.root / METADATA_FOLDER / str(name)
-        if path not in self._tables:
-            if path.exists():
-                read = read_series_dates if modality.temporal else read_single_dates
-                self._tables[path] = read(path)
-            elif modality.temporal:
-                msg = f"{path} does not exist; {modality.source_name} needs its dates."
-                raise SourceDataError(msg)
-            else:
-                self._tables[path] = {}
-        return self._tables[path], path
+    def _dates_table(self, modality: Modality) -> tuple[Mapping[str, str], SourceFile]:
+        name = str(dates_file(modality))
+        if name not in self._metadata:
+            msg = (
+                f"{self.tree.root}/{METADATA_FOLDER}/{name} does not exist; "
+                f"{modality.source_name} needs its dates."
+            )
+            raise SourceDataError(msg)
+        file = self._metadata[name]
+        if name not in self._tables:
+            self._tables[name] = read_column(file, DATES if modality.temporal else DATE)
+        return self._tables[name], file
 
     @cached_property
-    def _tables(self) -> dict[Path, Mapping[str, object]]:
+    def _tables(self) -> dict[str, Mapping[str, str]]:
         return {}
 
     @cached_property
+    def _metadata(self) -> Mapping[str, SourceFile]:
+        """The files of IGN's folder of tables, by name."""
+        if METADATA_FOLDER not in self.tree.names:
+            return {}
+        return {path.rpartition("/")[2]: f for path, f in self.tree.files(METADATA_FOLDER).items()}
+
+    @cached_property
     def _splits(self) -> Mapping[str, str]:
-        folders = [self.root, *(p for p in sorted(self.root.iterdir()) if _may_hold_csv(p))]
-        inner = [p for folder in folders[1:] for p in sorted(folder.iterdir()) if p.is_dir()]
-        files = [f for folder in (*folders, *inner) for f in sorted(folder.glob("*.csv"))]
-        found = read_splits([f for f in files if split_of_file(f)])
+        files = list(self.tree.files_here.values())
+        for folder in self.tree.names:
+            if RawFolder.parse(folder) is None:  # those hold rasters, very many of them
+                files += self.tree.files(folder).values()
+        found = read_splits(
+            sorted((f for f in files if f.name.endswith(".csv") and split_of_file(f.name)), key=str)
+        )
         for text in found:
             try:
                 PatchId.parse(text)
             except InvalidIdError as error:
-                msg = f"A split CSV below {self.root} lists a bad patch: {error}"
+                msg = f"A split CSV below {self.tree.root} lists a bad patch: {error}"
                 raise SourceDataError(msg) from error
         return found
 
     @cached_property
     def _folds(self) -> Mapping[str, Mapping[str, str]]:
-        path = self.root / METADATA_FOLDER / SPLIT_FILE
-        return read_folds(path) if path.exists() else {}
-
-
-def _may_hold_csv(path: Path) -> bool:
-    """Tell small folders from those with hundreds of thousands of rasters."""
-    return path.is_dir() and RawFolder.parse(path.name) is None
+        file = self._metadata.get(SPLIT_FILE)
+        return read_folds(file) if file else {}
 
 
 def _shared(key: str, modalities: Sequence[Modality]) -> bool:

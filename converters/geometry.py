@@ -2,76 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 from flairhub.errors import SourceDataError
-from flairhub.grids import PATCH_SIDE_M, Extent, Grid, RoiGrid
+from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid
 from flairhub.ids import PatchId
 
 _TOLERANCE_M = 1e-6 * PATCH_SIDE_M
 
 
-def roi_grid(grids: Mapping[PatchId, Grid]) -> RoiGrid:
+def roi_grid(patches: Collection[PatchId], one: PatchId, grid: Grid) -> RoiGrid:
     """Return the lattice of 102.4 m patches that a ROI covers.
 
     Parameters
     ----------
-    grids
-        Georeference of every patch, from one of its files.
+    patches
+        All patches of the ROI.
+    one
+        Any of them.
+    grid
+        Its georeference. Every other file is held against the lattice by `check_place`.
+    """
+    first_row, last_row = min(p.row for p in patches), max(p.row for p in patches)
+    first_column, last_column = min(p.column for p in patches), max(p.column for p in patches)
+    return RoiGrid(
+        round(grid.left - (one.column - first_column) * PATCH_SIDE_M, 6),
+        round(grid.top + (one.row - first_row) * PATCH_SIDE_M, 6),
+        last_row - first_row + 1,
+        last_column - first_column + 1,
+        first_row,
+        first_column,
+    )
+
+
+def check_place(patch: PatchId, found: Grid, roi: RoiGrid, file: object, reference: object) -> None:
+    """Refuse a file that does not lie where its number says, rows southward, columns eastward.
+
+    Parameters
+    ----------
+    patch, found, file
+        A patch's file, and its georeference.
+    roi, reference
+        The lattice, and the file that it was taken from.
 
     Raises
     ------
     SourceDataError
-        If patches do not lie on one lattice, overlap, or are numbered in another order than rows
-        southward and columns eastward. The message shows both positions.
+        With both positions, and the number that would fit the georeference if there is one.
     """
-    left = min(grid.left for grid in grids.values())
-    top = max(grid.top for grid in grids.values())
-    places: dict[tuple[int, int], PatchId] = {}
-    for patch, grid in grids.items():
-        place = (
-            _steps(top - grid.top, patch, "south of the northernmost"),
-            _steps(grid.left - left, patch, "east of the westernmost"),
-        )
-        other = places.setdefault(place, patch)
-        if other != patch:
-            msg = (
-                f"{patch} and {other} cover the same ground: both begin at {grid.left}, {grid.top}."
-            )
-            raise SourceDataError(msg)
-    (row, column), first = next(iter(places.items()))
-    first_row, first_column = first.row - row, first.column - column
-    for (row, column), patch in places.items():
-        if (patch.row, patch.column) != (first_row + row, first_column + column):
-            msg = (
-                f"{patch} lies {row} patches south and {column} east of its ROI's corner, which "
-                f"its number contradicts: {first} puts {first_row}-{first_column} there, so this "
-                f"patch should be {first_row + row}-{first_column + column}. Georeferences and "
-                "numbers disagree; one of them is wrong."
-            )
-            raise SourceDataError(msg)
-    rows = 1 + max(row for row, _ in places)
-    columns = 1 + max(column for _, column in places)
-    return RoiGrid(left, top, rows, columns, first_row, first_column)
-
-
-def check_extent(patch: PatchId, found: Grid, expected: Extent, name: object) -> None:
-    """Refuse a file that does not lie where its patch lies; raises `SourceDataError`."""
-    shift = max(abs(found.left - expected.left), abs(found.top - expected.top))
-    if shift > _TOLERANCE_M:
-        msg = (
-            f"{name}: begins at {found.left}, {found.top}, but {patch} begins at "
-            f"{expected.left}, {expected.top}."
-        )
-        raise SourceDataError(msg)
-
-
-def _steps(distance: float, patch: PatchId, direction: str) -> int:
-    steps = distance / PATCH_SIDE_M
-    if abs(steps - round(steps)) > _TOLERANCE_M:
-        msg = (
-            f"{patch} lies {distance} m {direction} patch of its ROI, which is not a multiple of "
-            f"{PATCH_SIDE_M} m: its patches are not on one lattice."
-        )
-        raise SourceDataError(msg)
-    return round(steps)
+    expected = roi.patch_extent(patch.row, patch.column)
+    east, south = found.left - expected.left, expected.top - found.top
+    if max(abs(east), abs(south)) <= _TOLERANCE_M:
+        return
+    columns, rows = east / PATCH_SIDE_M, south / PATCH_SIDE_M
+    whole = all(abs(steps - round(steps)) < _TOLERANCE_M for steps in (columns, rows))
+    row, column = patch.row + round(rows), patch.column + round(columns)
+    hint = (
+        f"there lies patch {row}-{column}, so numbers and georeferences disagree"
+        if whole
+        else f"that is no multiple of {PATCH_SIDE_M} m away, so it is not on the ROI's lattice"
+    )
+    msg = (
+        f"{file}: begins at {found.left}, {found.top}, but {patch} begins at {expected.left}, "
+        f"{expected.top}, as {reference} has it: {hint}. One of the two files is wrong."
+    )
+    raise SourceDataError(msg)

@@ -1,23 +1,39 @@
-"""One raw GeoTIFF into a checked array. Headers are read, never assumed."""
+"""One raw GeoTIFF into a checked array. Headers are read, never assumed.
+
+Files that are what the registry expects are decoded by libtiff, in one call; GDAL's cost a band
+is most of the time of a series with hundreds of them. Whatever is unusual goes to GDAL, which also
+knows best what is wrong with it. Both give the same pixels, which is tested.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
-import rasterio
+import tifffile
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader, MemoryFile
 
+from converters.files import SourceFile
 from flairhub.errors import GridError, SourceDataError
 from flairhub.grids import CRS, Grid
 from flairhub.modalities import Modality
+
+Pixels = npt.NDArray[np.generic]
+
+_EPSG = int(CRS.removeprefix("EPSG:"))
+_PIXEL_IS_AREA = 1
+_METRE = 9001
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it prints without one
 
 
 @dataclass(frozen=True)
@@ -36,22 +52,18 @@ class Raster:
         Bytes of the file.
     """
 
-    pixels: npt.NDArray[np.generic]
+    pixels: Pixels
     grid: Grid
     sha256: str
     size: int
 
 
-def read_grid(path: Path, modality: Modality) -> Grid:
-    """Return the georeference of a file from its header alone; raises `SourceDataError`."""
-    try:
-        with _quiet(), rasterio.open(path, driver="GTiff") as dataset:
-            return _checked_grid(dataset, path, modality)
-    except RasterioIOError as error:
-        raise _unreadable(path, error) from error
+def read_grid(file: SourceFile, modality: Modality) -> Grid:
+    """Return the georeference of a file; raises `SourceDataError`."""
+    return read_raster(file, modality).grid
 
 
-def read_raster(path: Path, modality: Modality) -> Raster:
+def read_raster(file: SourceFile, modality: Modality) -> Raster:
     """Read a file once, check it against the registry, and decode it.
 
     Raises
@@ -60,19 +72,88 @@ def read_raster(path: Path, modality: Modality) -> Raster:
         If the file is unreadable, or its CRS, pixel size, shape, dtype or number of bands is not
         the registry's. The message names the file, what was found and what was expected.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    try:
-        with _quiet(), MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
-            grid = _checked_grid(dataset, path, modality)
-            pixels = dataset.read()
-    except (RasterioError, RasterioIOError) as error:
-        raise _unreadable(path, error) from error
+    data = file.read()
+    pixels, grid = _decode_usual(data, modality) or _decode_any(data, file, modality)
     side, bands = modality.patch_px, len(modality.bands)
     shaped = pixels.reshape(-1, bands, side, side)
     return Raster(shaped, grid, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _decode_usual(data: bytes, modality: Modality) -> tuple[Pixels, Grid] | None:
+    """Decode a file whose header says exactly what the registry expects; None for any other."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            page = tiff.pages.first
+            grid = _usual_grid(page, modality)
+            if grid is None:
+                return None
+            separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+            count = page.samplesperpixel
+        pixels = imagecodecs.tiff_decode(data, index=0)
+    except Exception:  # of whatever kind: GDAL decides what it is
+        return None
+    side = modality.patch_px
+    if count > 1 and not separate:
+        pixels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
+    if pixels.size != count * side * side or pixels.dtype != modality.numpy_dtype:
+        return None
+    return np.ascontiguousarray(pixels), grid
+
+
+def _usual_grid(page: tifffile.TiffPage, modality: Modality) -> Grid | None:
+    """Return the grid of a north-up header in metres of the right CRS and size, else None."""
+    side, bands = modality.patch_px, len(modality.bands)
+    count = page.samplesperpixel
+    right = page.imagewidth == side and page.imagelength == side and page.imagedepth == 1
+    right &= page.dtype == modality.numpy_dtype
+    right &= count % bands == 0 if modality.temporal else count == bands
+    right &= page.fillorder == tifffile.FILLORDER.MSB2LSB
+    right &= page.photometric in (
+        tifffile.PHOTOMETRIC.MINISBLACK,
+        tifffile.PHOTOMETRIC.RGB,
+    )
+    # libtiff refuses a strip that is not there, GDAL fills it
+    right &= all(page.databytecounts) and all(page.dataoffsets)
+    keys = page.geotiff_tags if right else None
+    if not keys or keys.get("GTRasterTypeGeoKey") != _PIXEL_IS_AREA:
+        return None
+    if keys.get("ProjectedCSTypeGeoKey") != _EPSG or "ModelTransformation" in keys:
+        return None
+    if keys.get("ProjLinearUnitsGeoKey", _METRE) != _METRE:
+        return None
+    scale, tie = keys.get("ModelPixelScale"), keys.get("ModelTiepoint")
+    if scale is None or tie is None or len(tie) != 6 or any(tie[:3]):
+        return None
+    transform = (scale[0], 0.0, tie[3], 0.0, -scale[1], tie[4])
+    return _known_grid(transform, modality)
+
+
+def _known_grid(transform: tuple[float, ...], modality: Modality) -> Grid | None:
+    """Return the grid of an affine transform, None where its pixels have another size."""
+    side = modality.patch_px
+    try:
+        grid = Grid.from_transform(transform, side, side)
+    except GridError:
+        return None
+    if abs(grid.resolution - modality.resolution_m) * side > 1e-6 * modality.resolution_m:
+        return None
+    # the pixel size of the registry, so that grids compare equal whatever the last bit in a header
+    return Grid(grid.left, grid.top, modality.resolution_m, side, side)
+
+
+def _decode_any(data: bytes, file: SourceFile, modality: Modality) -> tuple[Pixels, Grid]:
+    try:
+        with _quiet(), MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
+            grid = _checked_grid(dataset, file, modality)
+            return dataset.read(), grid
+    except (RasterioError, RasterioIOError) as error:
+        # GDAL names its in-memory copy of the file; only the user's path means anything
+        reason = str(error.__cause__ or error).split("/vsimem/")[-1]
+        msg = (
+            f"{file} cannot be read as GeoTIFF ({reason}): it is damaged or cut short. "
+            "Fetch it again, or remove it to record this modality of the patch as absent."
+        )
+        raise SourceDataError(msg) from error
 
 
 @contextmanager
@@ -83,20 +164,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _unreadable(path: Path, error: Exception) -> SourceDataError:
-    # GDAL names its in-memory copy of the file; only the user's path means anything
-    reason = str(error.__cause__ or error).split("/vsimem/")[-1]
-    msg = (
-        f"{path} cannot be read as GeoTIFF ({reason}): it is damaged or cut short. "
-        "Fetch it again, or remove it to record this modality of the patch as absent."
-    )
-    return SourceDataError(msg)
-
-
-def _checked_grid(dataset: DatasetReader, path: Path, modality: Modality) -> Grid:
+def _checked_grid(dataset: DatasetReader, file: SourceFile, modality: Modality) -> Grid:
     def check(good: bool, what: str, found: object, expected: object) -> None:
         if not good:
-            msg = f"{path}: the {what} is {found}, but {modality.source_name} has {expected}."
+            msg = f"{file}: the {what} is {found}, but {modality.source_name} has {expected}."
             raise SourceDataError(msg)
 
     crs = dataset.crs
@@ -112,12 +183,13 @@ def _checked_grid(dataset: DatasetReader, path: Path, modality: Modality) -> Gri
         check(count % bands == 0, "number of bands", count, f"{bands} a date")
     else:
         check(count == bands, "number of bands", count, bands)
+    transform = tuple(dataset.transform)
     try:
-        grid = Grid.from_transform(tuple(dataset.transform), side, side)
+        found = Grid.from_transform(transform, side, side)
     except GridError as error:
-        msg = f"{path}: {error}"
+        msg = f"{file}: {error}"
         raise SourceDataError(msg) from error
-    same = abs(grid.resolution - modality.resolution_m) * side <= 1e-6 * modality.resolution_m
-    check(same, "pixel size", f"{grid.resolution} m", f"{modality.resolution_m} m")
-    # the pixel size of the registry, so that grids compare equal whatever the last bit in a header
-    return Grid(grid.left, grid.top, modality.resolution_m, side, side)
+    grid = _known_grid(transform, modality)
+    check(grid is not None, "pixel size", f"{found.resolution} m", f"{modality.resolution_m} m")
+    assert grid is not None
+    return grid

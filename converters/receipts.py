@@ -9,17 +9,42 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from converters.source import RoiSource
+from flairhub.errors import NotInStoreError
 from flairhub.ids import DomainId
 from flairhub.modalities import Modality
 from flairhub.store.access import Location
 from flairhub.store.layout import FORMAT_VERSION
 
-SIGNATURE_ATTRIBUTE = "flairhub:source_signature"
+GROUP_SIGNATURE = "flairhub:source_signature"
+"""Attribute of a ROI's group: digest of the files it was made from and how."""
+
+ROWS_SIGNATURE = "flairhub:splits_signature"
+"""Attribute of a ROI: digest of the splits of its patches."""
+
+SKIPPED_ATTRIBUTE = "flairhub:skipped"
+"""Attribute of what lacks raw data that could not be converted: patch or ROI, modality, reason."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Raw data that were left out: a patch's modality, or a whole ROI (no modality)."""
+
+    where: str
+    modality: str
+    reason: str
+
+    def as_list(self) -> list[str]:
+        """Return plain JSON."""
+        return [self.where, self.modality, self.reason]
+
+    def __str__(self) -> str:
+        """Return a line of a report."""
+        return f"{self.where} {self.modality}".strip() + f" skipped: {self.reason}"
 
 
 @dataclass
 class Receipt:
-    """Rows of one ROI for the tables, plain JSON values, and what its conversion moved.
+    """Rows of one ROI for the tables, plain JSON values.
 
     Parameters
     ----------
@@ -27,18 +52,11 @@ class Receipt:
         Row of the ``rois`` table.
     patches, shards
         Rows of those tables.
-    raw_bytes
-        Decoded pixels.
-    source_bytes, files
-        Size and number of the raw files.
     """
 
     roi: dict[str, Any]
     patches: list[dict[str, Any]] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
-    raw_bytes: int = 0
-    source_bytes: int = 0
-    files: int = 0
 
     def to_bytes(self) -> bytes:
         """Return JSON."""
@@ -55,34 +73,49 @@ def work_place(root: Location, domain: DomainId) -> Location:
     return root / f".{domain}.work"
 
 
-def signature(source: RoiSource, modalities: Sequence[Modality], profile: str) -> str:
-    """Return a digest of what a ROI would be converted from and how.
+def group_signature(source: RoiSource, members: Sequence[Modality], profile: str) -> str:
+    """Return a digest of what a group of a ROI would be converted from and how.
 
     Names and sizes of the files count, not their times, so that a copy of the same dataset gives
     the same store; a file that changes without changing size is `verify`'s to find.
     """
-    wanted = {m.key for m in modalities}
-    files = [
-        (str(patch), key, path.stat().st_size)
+    keys = [m.key for m in members]
+    files = sorted(
+        (str(patch), key, by_key[key].size)
         for patch, by_key in source.files.items()
-        for key, path in by_key.items()
-        if key in wanted
-    ]
-    parts = [
-        FORMAT_VERSION,
-        profile,
-        sorted(files),
-        {key: [str(day) for day in days] for key, days in sorted(source.times.items())},
-        {k: {str(p): v for p, v in f.items()} for k, f in sorted(source.folds.items())},
-        {k: {str(p): str(v) for p, v in f.items()} for k, f in sorted(source.dates.items())},
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        for key in keys
+        if key in by_key
+    )
+    times = {key: [str(day) for day in source.times[key]] for key in keys if key in source.times}
+    dates = {
+        key: {str(p): str(day) for p, day in sorted(source.dates[key].items())}
+        for key in keys
+        if key in source.dates
+    }
+    return _digest([FORMAT_VERSION, profile, files, times, dates])
 
 
-def committed_signature(place: Location) -> str | None:
-    """Return the signature of a complete ROI at `place`, or None where there is none."""
-    marker = place / "zarr.json"
-    if not marker.exists():
+def rows_signature(source: RoiSource) -> str:
+    """Return a digest of the splits of a ROI's patches."""
+    return _digest({k: {str(p): v for p, v in f.items()} for k, f in source.folds.items()})
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def committed(place: Location) -> dict[str, Any] | None:
+    """Return the ``zarr.json`` of a complete ROI at `place`, or None where there is none."""
+    try:
+        found: dict[str, Any] = json.loads((place / "zarr.json").read())
+    except (NotInStoreError, ValueError):
         return None
-    found = json.loads(marker.read())["attributes"].get(SIGNATURE_ATTRIBUTE)
-    return str(found)
+    return found
+
+
+def receipt_at(root: Location, domain: DomainId, roi: str) -> Receipt | None:
+    """Return the receipt of a ROI that lies in the domain's work folder, or None."""
+    try:
+        return Receipt.from_bytes((work_place(root, domain) / f"{roi}.json").read())
+    except (NotInStoreError, ValueError, TypeError):
+        return None

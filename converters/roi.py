@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.codecs import ZstdCodec
-from zarr.storage import MemoryStore
 
-from converters.geometry import check_extent, roi_grid
-from converters.rasters import Raster, read_grid, read_raster
-from converters.receipts import SIGNATURE_ATTRIBUTE, Receipt, signature, work_place
+from converters.documents import (
+    Document,
+    array_document,
+    consolidated,
+    coordinate,
+    dump,
+    group_document,
+    scalar_document,
+)
+from converters.files import SourceFile
+from converters.geometry import check_place, roi_grid
+from converters.rasters import Raster, read_raster
+from converters.receipts import (
+    GROUP_SIGNATURE,
+    ROWS_SIGNATURE,
+    SKIPPED_ATTRIBUTE,
+    Receipt,
+    Skipped,
+    group_signature,
+    rows_signature,
+    work_place,
+)
 from converters.source import RoiSource
 from flairhub import __version__
 from flairhub.errors import SourceDataError
 from flairhub.grids import RoiGrid, Window
 from flairhub.ids import PatchId
-from flairhub.modalities import Kind, Modality
+from flairhub.modalities import MODALITIES, Kind, Modality, get_modality
 from flairhub.store.access import Location, resolve
-from flairhub.store.codecs import codecs
+from flairhub.store.chunks import ChunkCodec
 from flairhub.store.conventions import (
     CF_VERSION,
     GRID_MAPPING,
     LICENCE,
-    coordinate_attributes,
     geozarr_attributes,
     grid_mapping_attributes,
     variable_attributes,
@@ -54,116 +67,222 @@ from flairhub.store.tables import (
     times_column,
 )
 
+Files = Mapping[PatchId, SourceFile]
+
 
 @dataclass(frozen=True)
 class RoiJob:
-    """One unit of work, sent to a worker process: a ROI, where it goes, and how."""
+    """One unit of work, sent to a worker process: a ROI, where it goes, and how.
+
+    Parameters
+    ----------
+    source, source_name
+        What to convert, and the name of its layout.
+    root
+        Where the stores lie.
+    profile
+        Of the codecs.
+    modalities
+        What to convert, of those that the ROI has files of.
+    skip
+        Leave out files that cannot be converted; else they stop the ROI.
+    keep
+        Groups of the ROI that are in the store and stay as they are.
+    """
 
     source: RoiSource
     source_name: str
     root: str | Location
     profile: str
     modalities: tuple[Modality, ...]
+    skip: bool = False
+    keep: tuple[str, ...] = ()
 
 
-def convert_roi(job: RoiJob) -> Receipt:
-    """Convert one ROI; until its last write no reader sees it.
+@dataclass
+class Outcome:
+    """What the conversion of a ROI moved; the ROI's receipt lies in the work folder."""
 
-    Leftovers of an earlier attempt are deleted first. The receipt is kept in the domain's work
-    folder before the ROI becomes visible, so that nothing is read twice after a stop.
+    patches: int = 0
+    files: int = 0
+    raw_bytes: int = 0
+    source_bytes: int = 0
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    gaps: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
 
-    Returns
-    -------
-    Receipt
-        The ROI's rows of the domain tables.
+
+def convert_roi(job: RoiJob) -> Outcome:
+    """Convert one ROI; until its last write no reader sees anything of it that is new.
+
+    The receipt is kept in the domain's work folder before the ROI becomes visible, so that nothing
+    is read twice after a stop.
 
     Raises
     ------
     SourceDataError
-        If a raw file is not what it should be; the ROI is then absent from the store.
+        If a raw file is not what it should be; the ROI is then as it was, or absent.
     """
+    if job.source.problem is not None:
+        raise SourceDataError(job.source.problem)
     root = resolve(job.root, read_only=False)
     place = root / store_name(job.source.domain) / str(job.source.roi)
-    (place / "zarr.json").delete()
-    place.delete_tree()
-    writer = _RoiWriter(job, place)
-    receipt = writer.write()
-    (work_place(root, job.source.domain) / f"{job.source.roi}.json").write(receipt.to_bytes())
-    writer.commit()
-    return receipt
+    writer = _RoiWriter(job, place, root)
+    if not job.keep:
+        (place / "zarr.json").delete()
+    try:
+        writer.write()
+        writer.commit()
+    except SourceDataError:
+        writer.undo()
+        raise
+    return writer.outcome
 
 
 class _RoiWriter:
     """Holds what the steps of one ROI's conversion share."""
 
-    def __init__(self, job: RoiJob, place: Location) -> None:
+    def __init__(self, job: RoiJob, place: Location, root: Location) -> None:
         self.job = job
         self.source = job.source
         self.place = place
-        self.grid = _lattice(job.source, job.modalities)
-        # metadata are drafted in memory: on the store itself zarr would write the ROI's own first,
-        # which must come last
-        self.draft = Location(MemoryStore())
-        self.tree = zarr.create_group(self.draft.store, attributes=self._attributes())
-        self.receipt = Receipt(roi={})
-        self.rows: dict[PatchId, dict[str, Any]] = {
-            patch: {"patch_id": str(patch)} for patch in job.source.files
+        self.work = work_place(root, job.source.domain) / f"{job.source.roi}.json"
+        self.outcome = Outcome()
+        self.nodes: dict[str, Document] = {}
+        # what stays of the ROI keeps its rows
+        self.receipt = Receipt.from_bytes(self.work.read()) if job.keep else Receipt(roi={})
+        self.objects = {
+            row["key"]: row for row in self.receipt.shards if row["key"].split("/")[1] in job.keep
         }
+        self.rows: dict[PatchId, dict[str, Any]] = {
+            PatchId.parse(row["patch_id"]): row for row in self.receipt.patches
+        }
+        for patch in job.source.files:
+            self.rows.setdefault(patch, {"patch_id": str(patch)})
+        self._take_kept()
+        self.reference: SourceFile | None = None
+        self.grid = self._lattice()
 
-    def write(self) -> Receipt:
-        """Write every group but the ROI's own metadata, and fill in the receipt."""
-        kept: list[str] = []
+    def write(self) -> None:
+        """Write every new group but the ROI's own metadata."""
+        written: list[str] = []
         for name, members in groups().items():
-            present = [m for m in members if m in self.job.modalities and self._patches(m)]
+            if name in self.job.keep:
+                continue
+            present = [m for m in members if m in self.job.modalities and self._files(m)]
             # masks are kept on the time axis of their series, so not without it
             if present and present[0].key == name:
-                self._write_group(name, present)
-                kept += [m.key for m in present]
-        self._describe(kept)
-        return self.receipt
+                written += self._write_group(name, present)
+        self._describe(written)
 
     def commit(self) -> None:
-        """Write the ROI's ``zarr.json`` with the consolidated metadata of all its children."""
-        zarr.consolidate_metadata(self.draft.store)
-        (self.place / "zarr.json").write((self.draft / "zarr.json").read())
+        """Make the ROI visible: its receipt first, its ``zarr.json`` with all metadata last."""
+        document = dump(consolidated(group_document(self._attributes()), self.nodes))
+        self._note_object("zarr.json", document)
+        self._delete_leftovers()
+        self.receipt.shards = [self.objects[key] for key in sorted(self.objects)]
+        self.place.flush()
+        self.work.write(self.receipt.to_bytes())
+        self.work.flush()
+        (self.place / "zarr.json").write(document)
+        (self.place / "zarr.json").flush()
 
-    def _patches(self, modality: Modality) -> dict[PatchId, Path]:
+    def undo(self) -> None:
+        """Delete what was written of a ROI that cannot be completed."""
+        for key in self.place.objects():
+            if key != "zarr.json" and key.partition("/")[0] not in self.job.keep:
+                (self.place / key).delete()
+
+    def _take_kept(self) -> None:
+        """Take over the metadata of the groups that stay."""
+        if not self.job.keep:
+            return
+        old = json.loads((self.place / "zarr.json").read())
+        for path, document in old["consolidated_metadata"]["metadata"].items():
+            if path.partition("/")[0] in self.job.keep:
+                document.pop("consolidated_metadata", None)
+                self.nodes[path] = document
+
+    def _lattice(self) -> RoiGrid:
+        """Return the lattice from the first file that can be read."""
+        problem: SourceDataError | None = None
+        for patch, by_key in self.source.files.items():
+            for modality in sorted(self.job.modalities, key=lambda m: m.patch_px):
+                if modality.key not in by_key:
+                    continue
+                try:
+                    raster = read_raster(by_key[modality.key], modality)
+                except SourceDataError as error:
+                    if not self.job.skip:
+                        raise
+                    problem = error
+                    continue
+                self.reference = by_key[modality.key]
+                return roi_grid(self.rows, patch, raster.grid)
+        msg = f"{self.source.where}: no file of it can be read; the last one said: {problem}"
+        raise SourceDataError(msg)
+
+    def _files(self, modality: Modality) -> dict[PatchId, SourceFile]:
         files = self.source.files
         return {patch: by[modality.key] for patch, by in files.items() if modality.key in by}
 
-    def _write_group(self, name: str, members: Sequence[Modality]) -> None:
+    def _write_group(self, name: str, members: Sequence[Modality]) -> list[str]:
+        """Write a group, pixels first; return the modalities of which a patch was left."""
         first = members[0]
         grid = self.grid.grid(first.resolution_m)
+        nodes: dict[str, Document] = {GRID_MAPPING: scalar_document(grid_mapping_attributes(grid))}
+        for axis, values in self._coordinates(first):
+            nodes[axis], chunk = coordinate(axis, values)
+            self._put(f"{name}/{axis}/c/0", chunk)
+        there: dict[str, set[PatchId]] = {}
+        skipped_before = len(self.outcome.skipped)
+        for modality in members:
+            specs = self._specs(modality)
+            for spec in specs:
+                attributes = variable_attributes(modality, spec.bands) | geozarr_attributes(grid)
+                nodes[spec.name] = array_document(spec, self.job.profile, attributes)
+            coders = [ChunkCodec(nodes[spec.name]) for spec in specs]
+            there[modality.key] = self._write_modality(modality, specs, coders)
+        if not there[first.key]:
+            self._forget(name)
+            return []
         attributes = {
             "Conventions": CF_VERSION,
             "title": f"{first.title}, {self.source.where}",
-            PRESENT_ATTRIBUTE: self._presence(first),
+            PRESENT_ATTRIBUTE: self._presence(there[first.key]),
+            GROUP_SIGNATURE: group_signature(self.source, members, self.job.profile),
             **geozarr_attributes(grid),
         }
         if first.temporal:
             attributes[DATES_ATTRIBUTE] = [str(day) for day in self.source.times[first.key]]
-        group = self.tree.create_group(name, attributes=attributes)
-        mapping = group.create_array(GRID_MAPPING, shape=(), dtype="int32", fill_value=0)
-        mapping.attrs.update(grid_mapping_attributes(grid))
-        _coordinate(group, "y", grid.y)
-        _coordinate(group, "x", grid.x)
-        if first.temporal:
-            _coordinate(group, "time", _days(self.source.times[first.key]))
-        if first.is_label and len(first.bands) > 1:
-            _coordinate(group, "level", np.arange(1, len(first.bands) + 1, dtype=np.uint8))
-        elif not first.is_label:
-            _coordinate(group, "band", np.array(first.band_names))
-        for modality in members:
-            for spec in self._specs(modality):
-                self._create(group, spec)
-        for key in (self.draft / name).objects():
-            (self.place / name / key).write((self.draft / name / key).read())
-        for modality in members:
-            self._write_modality(modality)
+        if skipped := self.outcome.skipped[skipped_before:]:
+            attributes[SKIPPED_ATTRIBUTE] = [one.as_list() for one in skipped]
+        self.nodes[name] = group_document(attributes)
+        self._put(f"{name}/zarr.json", dump(self.nodes[name]))
+        for variable, document in nodes.items():
+            self.nodes[f"{name}/{variable}"] = document
+            self._put(f"{name}/{variable}/zarr.json", dump(document))
+        return [m.key for m in members if there[m.key]]
 
-    def _presence(self, modality: Modality) -> list[str]:
+    def _coordinates(self, first: Modality) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        grid = self.grid.grid(first.resolution_m)
+        yield "y", grid.y
+        yield "x", grid.x
+        if first.temporal:
+            yield "time", np.array(self.source.times[first.key], "datetime64[D]").astype(np.int64)
+        if first.is_label and len(first.bands) > 1:
+            yield "level", np.arange(1, len(first.bands) + 1, dtype=np.uint8)
+        elif not first.is_label:
+            yield "band", np.array(first.band_names)
+
+    def _forget(self, name: str) -> None:
+        """Take back a group none of whose files could be read; `_delete_leftovers` deletes it."""
+        prefix = f"{self.source.roi}/{name}/"
+        self.objects = {k: row for k, row in self.objects.items() if not k.startswith(prefix)}
+
+    def _presence(self, there: Collection[PatchId]) -> list[str]:
         flags = np.zeros((self.grid.rows, self.grid.columns), np.uint8)
-        for patch in self._patches(modality):
+        for patch in there:
             flags[patch.row - self.grid.first_row, patch.column - self.grid.first_column] = 1
         return ["".join(map(str, row)) for row in flags]
 
@@ -171,81 +290,107 @@ class _RoiWriter:
         dates = len(self.source.times.get(modality.key, ()))
         return array_specs(modality, self.grid, dates)
 
-    def _write_modality(self, modality: Modality) -> None:
-        specs = self._specs(modality)
-        arrays = [
-            zarr.open_array(self.place.store, path=(self.place / spec.path).path, mode="r+")
-            for spec in specs
-        ]
-        for block in _blocks(specs[0]):
-            patches = {
-                patch: path
-                for patch, path in self._patches(modality).items()
-                if _inside(self._window(patch, modality), block)
-            }
-            if not patches:
-                continue
-            pixels = [_empty(spec, block) for spec in specs]
-            for patch, path in patches.items():
-                raster = self._read(patch, path, modality)
-                window = self._window(patch, modality)
-                y = slice(window.row - block.row, window.row - block.row + window.height)
-                x = slice(window.column - block.column, window.column - block.column + window.width)
-                for spec, target in zip(specs, pixels, strict=True):
-                    target[..., y, x] = as_stored(raster.pixels, spec)
-            for array, values in zip(arrays, pixels, strict=True):
-                array[(..., *block.slices)] = values
+    def _write_modality(
+        self, modality: Modality, specs: Sequence[ArraySpec], coders: Sequence[ChunkCodec]
+    ) -> set[PatchId]:
+        """Write the shards of a modality, each once; return the patches that they hold."""
+        files = self._files(modality)
+        there: set[PatchId] = set()
+        for number, block in _blocks(specs[0]):
+            chunks: list[dict[tuple[int, ...], bytes]] = [{} for _ in specs]
+            for patch, file in files.items():
+                window = self.grid.patch_window(patch.row, patch.column, modality.resolution_m)
+                if not _inside(window, block):
+                    continue
+                try:
+                    raster = self._read(patch, file, modality)
+                except SourceDataError as error:
+                    if not self.job.skip:
+                        raise
+                    self.outcome.skipped.append(Skipped(str(patch), modality.key, str(error)))
+                    continue
+                there.add(patch)
+                inside = (
+                    (window.row - block.row) // window.height,
+                    (window.column - block.column) // window.width,
+                )
+                for spec, coder, encoded in zip(specs, coders, chunks, strict=True):
+                    position = (*(0,) * (len(spec.shape) - 2), *inside)
+                    encoded[position] = coder.encode(as_stored(raster.pixels, spec))
+            for spec, coder, encoded in zip(specs, coders, chunks, strict=True):
+                if encoded:
+                    zeros = (0,) * (len(spec.shape) - 2)
+                    key = "/".join(map(str, ("c", *zeros, *number)))
+                    self._put(f"{spec.path}/{key}", coder.shard(encoded))
+                encoded.clear()
+        return there
 
-    def _create(self, group: zarr.Group, spec: ArraySpec) -> None:
-        grid = self.grid.grid(spec.modality.resolution_m)
-        attributes = variable_attributes(spec.modality, spec.bands) | geozarr_attributes(grid)
-        group.create_array(
-            spec.name,
-            shape=spec.shape,
-            dtype=spec.modality.dtype,
-            chunks=spec.chunks,
-            shards=spec.shards,
-            fill_value=spec.fill_value,
-            dimension_names=spec.dims,
-            attributes=attributes,
-            **codecs(spec.modality, self.job.profile),
-        )
+    def _put(self, key: str, data: bytes | bytearray) -> None:
+        self._note_object(key, data)
+        (self.place / key).write(data)
 
-    def _window(self, patch: PatchId, modality: Modality) -> Window:
-        return self.grid.patch_window(patch.row, patch.column, modality.resolution_m)
+    def _note_object(self, key: str, data: bytes | bytearray) -> None:
+        name = f"{self.source.roi}/{key}"
+        digest = hashlib.sha256(data).hexdigest()
+        self.objects[name] = {
+            "roi": str(self.source.roi), "key": name, "size": len(data), "sha256": digest,
+        }  # fmt: skip
 
-    def _read(self, patch: PatchId, path: Path, modality: Modality) -> Raster:
-        raster = read_raster(path, modality)
+    def _delete_leftovers(self) -> None:
+        """Delete what an interrupted attempt or an earlier version of the ROI left behind."""
+        for key in self.place.objects():
+            if key != "zarr.json" and f"{self.source.roi}/{key}" not in self.objects:
+                (self.place / key).delete()
+
+    def _read(self, patch: PatchId, file: SourceFile, modality: Modality) -> Raster:
+        raster = read_raster(file, modality)
         dates = len(self.source.times.get(modality.key, ()))
-        check_extent(patch, raster.grid, self.grid.patch_extent(patch.row, patch.column), path)
+        check_place(patch, raster.grid, self.grid, file, self.reference)
         if modality.temporal and len(raster.pixels) != dates:
             msg = (
-                f"{path}: {len(raster.pixels)} images, but {dates} dates are listed for "
+                f"{file}: {len(raster.pixels)} images, but {dates} dates are listed for "
                 f"{self.source.where} {modality.source_name}; every image needs one date."
             )
             raise SourceDataError(msg)
-        self.receipt.files += 1
-        self.receipt.source_bytes += raster.size
-        self.receipt.raw_bytes += raster.pixels.nbytes
+        counts = _class_counts(raster.pixels, modality, file)
+        self.outcome.files += 1
+        self.outcome.source_bytes += raster.size
+        self.outcome.raw_bytes += raster.pixels.nbytes
         row = self.rows[patch]
+        row[has_column(modality.key)] = True
         row[sha256_column(modality.key)] = raster.sha256
-        row |= _class_counts(raster.pixels, modality, path)
+        row |= counts
         row |= _mask_means(raster.pixels, modality)
         return raster
 
-    def _describe(self, kept: Sequence[str]) -> None:
+    def _describe(self, written: Sequence[str]) -> None:
         source, grid = self.source, self.grid
         domain, roi = str(source.domain), str(source.roi)
         for patch, row in self.rows.items():
             extent = grid.patch_extent(patch.row, patch.column)
             row |= {"domain": domain, "roi": roi, "row": patch.row, "column": patch.column}
             row |= dict(zip(("left", "bottom", "right", "top"), extent.bbox, strict=True))
-            row |= {has_column(m.key): m.key in source.files[patch] for m in self.job.modalities}
             row |= {column: by_patch.get(patch) for column, by_patch in source.folds.items()}
             for key in DATED:
-                day = source.dates.get(key, {}).get(patch)
-                row[date_column(key)] = str(day) if day else None
+                if key in source.dates:
+                    day = source.dates[key].get(patch)
+                    row[date_column(key)] = str(day) if day else None
+            for modality in self.job.modalities:
+                row.setdefault(has_column(modality.key), False)
+                if not row[has_column(modality.key)]:
+                    self.outcome.absent.setdefault(modality.key, []).append(str(patch))
+        self.outcome.patches = len(self.rows)
+        self.outcome.gaps = grid.rows * grid.columns - len(self.rows)
         self.receipt.patches = list(self.rows.values())
+        before = self.receipt.roi
+        kept = {m.key for name in self.job.keep for m in groups()[name]}
+        kept &= set(before.get("modalities", ()))
+        times = {k: v for k, v in before.items() if k.startswith(times_column(""))}
+        times |= {
+            times_column(key): [str(day) for day in days]
+            for key, days in source.times.items()
+            if key in groups()
+        }
         self.receipt.roi = {
             "roi": roi,
             "domain": domain,
@@ -255,30 +400,16 @@ class _RoiWriter:
             "first_column": grid.first_column,
             **dict(zip(("left", "bottom", "right", "top"), grid.extent.bbox, strict=True)),
             "patches": len(self.rows),
-            "modalities": list(kept),
-            **{
-                times_column(key): [str(day) for day in days]
-                for key, days in source.times.items()
-                if key in groups()
-            },
+            "modalities": [key for key in MODALITIES if key in kept or key in written],
+            **times,
         }
-        self.receipt.shards = list(self._shards())
-
-    def _shards(self) -> Iterator[dict[str, Any]]:
-        for key in self.place.objects():
-            if not key.endswith("zarr.json"):
-                data = (self.place / key).read()
-                digest = hashlib.sha256(data).hexdigest()
-                name = f"{self.source.roi}/{key}"
-                yield {
-                    "roi": str(self.source.roi), "key": name, "size": len(data), "sha256": digest,
-                }  # fmt: skip
 
     def _attributes(self) -> dict[str, Any]:
         grid = self.grid
         lattice = {"rows": grid.rows, "columns": grid.columns}
         lattice |= {"first_row": grid.first_row, "first_column": grid.first_column}
-        extent = geozarr_attributes(grid.grid(min(m.resolution_m for m in self.job.modalities)))
+        held = [get_modality(key) for key in self.receipt.roi["modalities"]]
+        extent = geozarr_attributes(grid.grid(min(m.resolution_m for m in held)))
         return {
             "Conventions": CF_VERSION,
             "title": f"FLAIR-HUB {self.source.where}",
@@ -291,7 +422,7 @@ class _RoiWriter:
             "flairhub:domain": str(self.source.domain),
             "flairhub:roi": str(self.source.roi),
             "flairhub:grid": lattice,
-            SIGNATURE_ATTRIBUTE: signature(self.source, self.job.modalities, self.job.profile),
+            ROWS_SIGNATURE: rows_signature(self.source),
         }
 
 
@@ -305,39 +436,13 @@ def as_stored(pixels: npt.NDArray[np.generic], spec: ArraySpec) -> npt.NDArray[n
     return chosen
 
 
-def _lattice(source: RoiSource, modalities: Sequence[Modality]) -> RoiGrid:
-    by_key = {m.key: m for m in modalities}
-    grids = {}
-    for patch, files in source.files.items():
-        key = next(key for key in by_key if key in files)
-        grids[patch] = read_grid(files[key], by_key[key])
-    return roi_grid(grids)
-
-
-def _coordinate(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
-    text = values.dtype.kind == "U"
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype="string" if text else values.dtype,
-        chunks=values.shape,
-        compressors=(ZstdCodec(level=9),),
-        dimension_names=(name,),
-        attributes=coordinate_attributes(name),
-        config={"write_empty_chunks": True},
-    )
-    array[:] = values
-
-
-def _days(times: Sequence[date]) -> npt.NDArray[np.int64]:
-    return np.array(times, "datetime64[D]").astype(np.int64)
-
-
-def _blocks(spec: ArraySpec) -> Iterator[Window]:
+def _blocks(spec: ArraySpec) -> Iterator[tuple[tuple[int, int], Window]]:
+    """Yield the shards of an array: number, and the pixels that each covers."""
     (height, width), (rows, columns) = spec.shape[-2:], spec.shards[-2:]
-    for row in range(0, height, rows):
-        for column in range(0, width, columns):
-            yield Window(row, column, min(rows, height - row), min(columns, width - column))
+    for i, row in enumerate(range(0, height, rows)):
+        for j, column in enumerate(range(0, width, columns)):
+            block = Window(row, column, min(rows, height - row), min(columns, width - column))
+            yield (i, j), block
 
 
 def _inside(window: Window, block: Window) -> bool:
@@ -345,13 +450,8 @@ def _inside(window: Window, block: Window) -> bool:
     return rows and block.column <= window.column < block.column + block.width
 
 
-def _empty(spec: ArraySpec, block: Window) -> npt.NDArray[np.generic]:
-    shape = (*spec.shape[:-2], block.height, block.width)
-    return np.full(shape, spec.fill_value, spec.modality.numpy_dtype)
-
-
 def _class_counts(
-    pixels: npt.NDArray[np.generic], modality: Modality, path: Path
+    pixels: npt.NDArray[np.generic], modality: Modality, file: SourceFile
 ) -> Mapping[str, list[int]]:
     counts = {}
     for level, key in enumerate(modality.nomenclatures, start=1):
@@ -359,7 +459,7 @@ def _class_counts(
         found = np.bincount(pixels[0, level - 1].ravel().astype(np.int64))
         if len(found) > len(nomenclature):
             msg = (
-                f"{path}: class {len(found) - 1} in band {level}, but {nomenclature.title} ends at "
+                f"{file}: class {len(found) - 1} in band {level}, but {nomenclature.title} ends at "
                 f"{len(nomenclature) - 1}."
             )
             raise SourceDataError(msg)
@@ -378,14 +478,11 @@ def _mask_means(pixels: npt.NDArray[np.generic], modality: Modality) -> Mapping[
     }
 
 
-def receipt_of(root: Location, job: RoiJob) -> Receipt | None:
-    """Return the receipt of a ROI that an interrupted run left, or None."""
-    place = work_place(root, job.source.domain) / f"{job.source.roi}.json"
-    return Receipt.from_bytes(place.read()) if place.exists() else None
-
-
-def dump_attributes(domain: str) -> bytes:
+def domain_document(domain: str, skipped: Sequence[Skipped] = ()) -> bytes:
     """Return the ``zarr.json`` of a domain's root group."""
-    attributes = {"title": f"FLAIR-HUB {domain}", **LICENCE, "flairhub:format": FORMAT_VERSION}
+    attributes: dict[str, Any] = {"title": f"FLAIR-HUB {domain}", **LICENCE}
+    attributes["flairhub:format"] = FORMAT_VERSION
+    if skipped:
+        attributes[SKIPPED_ATTRIBUTE] = [one.as_list() for one in skipped]
     document = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     return json.dumps(document, indent=2).encode()

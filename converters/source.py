@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Protocol
 
+from converters.files import SourceFile
 from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import Modality
 
-Files = Mapping[PatchId, Mapping[str, Path]]
+Files = Mapping[PatchId, Mapping[str, SourceFile]]
 """The raster of each modality (by registry key) of each patch."""
 
 
@@ -31,6 +31,8 @@ class RoiSource:
         Acquisition date of single images, by modality key and patch; None where unknown.
     folds
         Split of each patch, by table column.
+    problem
+        Why the ROI cannot be converted, if that is known already.
     """
 
     domain: DomainId
@@ -39,6 +41,7 @@ class RoiSource:
     times: Mapping[str, Sequence[date]] = field(default_factory=dict)
     dates: Mapping[str, Mapping[PatchId, date | None]] = field(default_factory=dict)
     folds: Mapping[str, Mapping[PatchId, str]] = field(default_factory=dict)
+    problem: str | None = None
 
     @property
     def where(self) -> str:

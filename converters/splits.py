@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
 
-from converters.dates import read_table
+from converters.dates import read_columns
+from converters.files import SourceFile
 from converters.flairhub_raw import PATCH_ID
 from flairhub.errors import SourceDataError
 from flairhub.store.tables import FOLDS, SPLITS
@@ -15,40 +16,50 @@ from flairhub.store.tables import FOLDS, SPLITS
 _WORDS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 
 
-def split_of_file(path: Path) -> str | None:
+def split_of_file(name: str) -> str | None:
     """Return the split that a CSV's name announces (``FLAIR-HUB_VALID.csv``), or None."""
-    words = re.split(r"[^a-z]+", path.stem.lower())
+    words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
     return next((_WORDS[word] for word in words if word in _WORDS), None)
 
 
-def read_csv(path: Path) -> Iterator[str]:
+def read_csv(file: SourceFile) -> Iterator[str]:
     """Yield the patch ids of a split CSV, whose delimiter may be comma or semicolon.
 
     Raises
     ------
     SourceDataError
-        If the header has no ``patch_id``.
+        If it is no such table; the message names the line.
     """
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        header = handle.readline()
-        delimiter = ";" if header.count(";") > header.count(",") else ","
-        columns = [name.strip() for name in header.strip().split(delimiter)]
-        if PATCH_ID not in columns:
-            msg = (
-                f"{path}: the header has no column {PATCH_ID!r}; it reads {header.strip()!r:.120}."
-            )
-            raise SourceDataError(msg)
-        position = columns.index(PATCH_ID)
-        for number, row in enumerate(csv.reader(handle, delimiter=delimiter), start=2):
+    try:
+        lines = file.read().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        msg = f"{file} is not a text in UTF-8: {error}."
+        raise SourceDataError(msg) from error
+    header = lines[0] if lines else ""
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    columns = [name.strip() for name in header.strip().split(delimiter)]
+    if PATCH_ID not in columns:
+        msg = f"{file}: the header has no column {PATCH_ID!r}; it reads {header.strip()!r:.120}."
+        raise SourceDataError(msg)
+    position = columns.index(PATCH_ID)
+    rows = csv.reader(lines[1:], delimiter=delimiter)
+    try:
+        for row in rows:
             if not row:
                 continue
             if len(row) != len(columns):
-                msg = f"{path}, line {number}: {len(row)} cells, but the header has {len(columns)}."
+                msg = (
+                    f"{file}, line {rows.line_num + 1}: {len(row)} cells, but the header has "
+                    f"{len(columns)}."
+                )
                 raise SourceDataError(msg)
             yield row[position].strip()
+    except csv.Error as error:
+        msg = f"{file}, line {rows.line_num + 1}: {error}."
+        raise SourceDataError(msg) from error
 
 
-def read_splits(files: list[Path]) -> dict[str, str]:
+def read_splits(files: Iterable[SourceFile]) -> dict[str, str]:
     """Return the split of every patch id listed in `files`.
 
     Raises
@@ -56,20 +67,20 @@ def read_splits(files: list[Path]) -> dict[str, str]:
     SourceDataError
         If a patch is in two splits; the message names both files.
     """
-    found: dict[str, tuple[str, Path]] = {}
-    for path in files:
-        split = split_of_file(path)
+    found: dict[str, tuple[str, SourceFile]] = {}
+    for file in files:
+        split = split_of_file(file.name)
         if split is None:
             continue
-        for patch in read_csv(path):
-            known, other = found.setdefault(patch, (split, path))
+        for patch in read_csv(file):
+            known, other = found.setdefault(patch, (split, file))
             if known != split:
-                msg = f"{patch} is {known} in {other}, but {split} in {path}."
+                msg = f"{patch} is {known} in {other}, but {split} in {file}."
                 raise SourceDataError(msg)
     return {patch: split for patch, (split, _) in found.items()}
 
 
-def read_folds(path: Path) -> Mapping[str, Mapping[str, str]]:
+def read_folds(file: SourceFile) -> Mapping[str, Mapping[str, str]]:
     """Return IGN's folds: table column -> patch id -> split.
 
     Raises
@@ -77,13 +88,10 @@ def read_folds(path: Path) -> Mapping[str, Mapping[str, str]]:
     SourceDataError
         If a value is not train, valid or test.
     """
-    frame = read_table(path)
-    folds: dict[str, Mapping[str, str]] = {}
-    for column in (c for c in FOLDS if c in frame.columns):
-        values = frame[column].dropna().astype(str)
-        wrong = sorted(set(values) - set(SPLITS))
+    folds = read_columns(file, FOLDS)
+    for column, by_patch in folds.items():
+        wrong = sorted(set(by_patch.values()) - set(SPLITS))
         if wrong:
-            msg = f"{path}: {column} holds {wrong[0]!r}; expected {', '.join(SPLITS)}."
+            msg = f"{file}: {column} holds {wrong[0]!r}; expected {', '.join(SPLITS)}."
             raise SourceDataError(msg)
-        folds[column] = {str(patch): split for patch, split in values.items()}
     return folds

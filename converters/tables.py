@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from shapely import box, union_all
 
 from converters.receipts import Receipt
+from flairhub.errors import NotInStoreError
 from flairhub.grids import CRS
 from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import MODALITIES
 from flairhub.store.access import Location
-from flairhub.store.layout import table_name
+from flairhub.store.layout import sums_name, table_name
 from flairhub.store.tables import (
     DATED,
     FOLDS,
     classes_column,
     date_column,
     has_column,
+    read_table,
     sha256_column,
     times_column,
 )
@@ -32,25 +36,75 @@ from flairhub.store.tables import (
 _CORNERS = ("left", "bottom", "right", "top")
 
 
-def write_tables(root: Location, domain: DomainId, receipts: Iterable[Receipt]) -> None:
+def write_tables(
+    root: Location,
+    domain: DomainId,
+    receipts: Iterable[Receipt],
+    documents: Mapping[str, bytes],
+) -> None:
     """Write ``shards``, ``patches`` and, last, ``rois``: with it the domain is complete.
 
-    Rows are sorted, and the bytes depend on nothing but the rows.
+    Rows are sorted, and the bytes depend on nothing but the rows. A file of SHA-256 sums lies
+    beside the tables, which hold those of everything else.
+
+    Parameters
+    ----------
+    root, domain
+        Where, and of which domain.
+    receipts
+        Of all its ROIs.
+    documents
+        Objects of the store that belong to no ROI, by key.
     """
     done = sorted(receipts, key=lambda r: RoiId.parse(r.roi["roi"]))
     patches = [row for receipt in done for row in receipt.patches]
     patches.sort(key=lambda row: PatchId.parse(row["patch_id"]))
     shards = [row for receipt in done for row in receipt.shards]
-    (root / table_name(domain, "shards")).write(_parquet(pd.DataFrame(shards)))
-    (root / table_name(domain, "patches")).write(_geoparquet(_patch_frame(patches)))
+    shards += [
+        {"roi": "", "key": key, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for key, data in documents.items()
+    ]
     rois = [_roi_row(receipt) for receipt in done]
-    (root / table_name(domain, "rois")).write(_geoparquet(gpd.GeoDataFrame(rois, crs=CRS)))
+    tables = {
+        "shards": _parquet(pd.DataFrame(shards)),
+        "patches": _geoparquet(_patch_frame(patches)),
+        "rois": _geoparquet(gpd.GeoDataFrame(rois, crs=CRS)),
+    }
+    sums = "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {table_name(domain, table)}\n"
+        for table, data in tables.items()
+    )
+    (root / sums_name(domain)).write(sums.encode())
+    for table, data in tables.items():
+        (root / table_name(domain, table)).write(data)
+        (root / table_name(domain, table)).flush()
+
+
+def read_receipts(root: Location, domain: DomainId) -> dict[str, Receipt]:
+    """Return the rows of a complete domain as receipts, by ROI; empty when it is not complete."""
+    try:
+        rois = read_table(root, domain, "rois").drop(columns="geometry")
+        patches = read_table(root, domain, "patches").drop(columns="geometry")
+        shards = read_table(root, domain, "shards")
+    except NotInStoreError:
+        return {}
+    mine = {
+        name: dict(list(table.groupby("roi")))
+        for name, table in (("patches", patches), ("shards", shards))
+    }
+    found = {}
+    for row in _plain(rois):
+        roi = row["roi"]
+        found[roi] = Receipt(row, _plain(mine["patches"][roi]), _plain(mine["shards"][roi]))
+    return found
 
 
 def drop_tables(root: Location, domain: DomainId) -> None:
     """Remove the tables, which makes the domain incomplete for every reader."""
     for table in ("rois", "patches", "shards"):
         (root / table_name(domain, table)).delete()
+    (root / sums_name(domain)).delete()
+    root.flush_names()
 
 
 def _patch_frame(rows: Sequence[dict[str, Any]]) -> gpd.GeoDataFrame:
@@ -97,3 +151,21 @@ def _geoparquet(frame: gpd.GeoDataFrame) -> bytes:
     sink = io.BytesIO()
     frame.to_parquet(sink, index=False, compression="zstd")
     return sink.getvalue()
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as a receipt has them: JSON values, nothing for what is missing."""
+    rows = [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy(object)]
+    return [{k: _json_value(v) for k, v in row.items() if not _missing(v)} for row in rows]
+
+
+def _missing(value: object) -> bool:
+    return value is None or (not isinstance(value, np.ndarray) and bool(pd.isna(value)))  # type: ignore[call-overload]
+
+
+def _json_value(value: Any) -> Any:  # noqa: ANN401 - whatever a table cell may hold
+    if isinstance(value, np.ndarray):
+        return [_json_value(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, date) else value

@@ -34,6 +34,10 @@ class SourceDataError(FlairHubError, ValueError):
     """A raw file is missing, damaged, or not what the registry says it is."""
 
 
+class ConversionError(FlairHubError, RuntimeError):
+    """A conversion cannot go on: the target cannot be written, or another one is at work there."""
+
+
 class StoreLayoutError(FlairHubError, ValueError):
     """A store is not laid out as :mod:`flairhub.store.layout` says."""
 

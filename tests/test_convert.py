@@ -20,6 +20,7 @@ from converters.convert import convert
 from converters.flairhub_raw import RawFile
 from converters.flairhub_tree import FlairHubTree
 from converters.roi import RoiJob, convert_roi
+from converters.selection import Selection
 from flairhub.errors import UnknownNameError
 from flairhub.grids import RoiGrid
 from flairhub.ids import PatchId
@@ -242,7 +243,7 @@ def test_a_missing_modality_is_recorded_not_invented(raw_tree: Path, tmp_path: P
 
 def test_a_whole_missing_modality_has_no_group(raw_tree: Path, tmp_path: Path) -> None:
     chosen = ["aerial_rgbi", "sentinel2_msk_sc", "cosia"[:0] or "aerial_label_cosia"]
-    convert(FlairHubTree(raw_tree), str(tmp_path), modalities=chosen, workers=1)
+    convert(FlairHubTree(raw_tree), str(tmp_path), Selection(modalities=chosen), workers=1)
     domain = _domains(tmp_path)[0]
     roi = next(zarr.open_group(tmp_path / f"{domain}.zarr", mode="r").groups())[1]
     assert set(roi.group_keys()) == {"aerial_rgbi", "sentinel2_ts", "aerial_label_cosia"}
@@ -264,9 +265,9 @@ def test_unknown_names_are_refused_with_the_near_match(raw_tree: Path, tmp_path:
     source = FlairHubTree(raw_tree)
     known = str(source.domains()[0])
     with pytest.raises(UnknownNameError, match=known):
-        convert(source, str(tmp_path), domains=[known[:-1] + "0"])
+        convert(source, str(tmp_path), Selection(domains=[known[:-1] + "0"]))
     with pytest.raises(UnknownNameError, match="dem_elev"):
-        convert(source, str(tmp_path), modalities=["dem_elv"])
+        convert(source, str(tmp_path), Selection(modalities=["dem_elv"]))
     with pytest.raises(UnknownNameError, match="portable"):
         convert(source, str(tmp_path), profile="portabel")
     assert not list(tmp_path.iterdir())
@@ -275,7 +276,7 @@ def test_unknown_names_are_refused_with_the_near_match(raw_tree: Path, tmp_path:
 def test_converts_into_any_store(raw_tree: Path, store_root: Path) -> None:
     source = FlairHubTree(raw_tree)
     domain = source.domains()[0]
-    convert(source, "memory://convert/store", domains=[str(domain)], workers=1)
+    convert(source, "memory://convert/store", Selection([str(domain)]), workers=1)
     place = resolve("memory://convert/store")
     for table in ("patches", "rois", "shards"):
         name = f"{domain}.{table}.parquet"

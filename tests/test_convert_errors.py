@@ -14,6 +14,7 @@ import pytest
 
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
+from converters.selection import Selection
 from flairhub.cli import run
 from flairhub.errors import NotInStoreError, SourceDataError
 from flairhub.store.access import resolve
@@ -202,7 +203,7 @@ def test_either_delimiter_gives_the_same_splits(tree: Path, tmp_path: Path, deli
     source = FlairHubTree(tree)
     roi = source.rois(source.domains()[0], ())
     assert roi == []
-    convert(source, str(tmp_path / "store"), modalities=["spot_rgbi"], workers=1)
+    convert(source, str(tmp_path / "store"), Selection(modalities=["spot_rgbi"]), workers=1)
     domain = open_domain(next((tmp_path / "store").glob("*.zarr")))
     assert domain.patches["split"].notna().all()
     assert sum(listed.values()) >= len(domain.patches)

@@ -62,9 +62,30 @@ class Location:
         """Return whether there is an object at this place, in one request."""
         return sync(self.store.exists(self.path))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Write the whole object at this place; readers see the old one or the new one."""
         sync(self.store.set(self.path, default_buffer_prototype().buffer.from_bytes(data)))
+
+    def flush(self) -> None:
+        """Return when what lies at or below this place survives a power cut.
+
+        Object storage keeps what it has acknowledged; files and their folders are synced.
+        """
+        if not isinstance(self.store, LocalStore):
+            return
+        top = self.store.root / self.path
+        for folder, _, names in os.walk(top):
+            for path in (*(os.path.join(folder, name) for name in names), folder):
+                _sync(path)
+        if top.is_file():
+            _sync(top)
+        for parent in (top.parent, top.parent.parent):
+            _sync(parent)
+
+    def flush_names(self) -> None:
+        """Return when what was created and deleted directly at this place survives a power cut."""
+        if isinstance(self.store, LocalStore) and (self.store.root / self.path).is_dir():
+            _sync(self.store.root / self.path)
 
     def delete(self) -> None:
         """Delete the object at this place, if there is one."""
@@ -83,6 +104,14 @@ class Location:
     def names(self) -> list[str]:
         """Return the sorted names directly below this place."""
         return sorted(sync(_collect(self.store.list_dir(self.path))))
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 async def _collect(names: AsyncIterator[str]) -> list[str]:

@@ -4,6 +4,7 @@
 
     <root>/D012-2019.zarr/AF-S1-27/<group>/<variable>     one store a domain, one group a ROI
     <root>/D012-2019.{patches,rois,shards}.parquet        the domain's tables
+    <root>/D012-2019.sha256                               and their checksums
 
 An inner chunk is one patch with all its bands and dates. A shard is the whole ROI, or equal blocks
 of patches where the ROI is too large for one. A ROI's own ``zarr.json`` is written last: without
@@ -45,6 +46,11 @@ def store_name(domain: DomainId) -> str:
 def table_name(domain: DomainId, table: str) -> str:
     """Return the name of a domain's table, such as ``D012-2019.patches.parquet``."""
     return f"{domain}.{table}.parquet"
+
+
+def sums_name(domain: DomainId) -> str:
+    """Return the name of the SHA-256 sums of a domain's tables, for ``sha256sum --check``."""
+    return f"{domain}.sha256"
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class DomainSummary:
     splits
         Patches by split of the published CSVs.
     objects, bytes
-        Number and size of the data objects in the manifest.
+        Number and size of all objects of the store, metadata too, as its table lists them.
     """
 
     domain: str

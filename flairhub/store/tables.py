@@ -1,8 +1,8 @@
 """The domain tables: their columns, and how to read them. GeoParquet, EPSG:2154.
 
-``patches`` has a row a patch, ``rois`` a row a ROI, ``shards`` a row a data object with its size
-and checksum. They lie beside the store and are written when a domain is complete; plans, catalogues
-and listings are made from them without touching a pixel. `converters` writes them.
+``patches`` has a row a patch, ``rois`` a row a ROI, ``shards`` a row an object of the store with
+its size and checksum. They lie beside the store and are written when a domain is complete; plans,
+catalogues and listings are made from them without touching a pixel. `converters` writes them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""Many independent jobs on one process, on local processes, or on a Dask cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flairhub.errors import ConversionError, FlairHubError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+RETRIES = 2
+"""How often a job is done again after an error that is not the data's."""
+
+AHEAD = 2
+"""Jobs a worker that are sent at a time: it is never idle, and the scheduler's memory is flat."""
+
+
+class Engine(AbstractContextManager["Engine"]):
+    """Does jobs; the processes that it starts serve until it is closed.
+
+    Parameters
+    ----------
+    workers
+        Local processes; one a core when absent. One means this process.
+    scheduler
+        Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``; takes the place of `workers`.
+    """
+
+    def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
+        self.workers = workers or os.cpu_count() or 1
+        self.scheduler = scheduler
+        self._stack = ExitStack()
+        self._client: Client | None = None
+
+    def __exit__(self, *_: object) -> None:
+        """Send the processes home."""
+        self._client = None
+        self._stack.close()
+
+    def run(
+        self, jobs: Sequence[Job], function: Callable[[Job], Result]
+    ) -> Iterator[tuple[Job, Result | FlairHubError]]:
+        """Do jobs in any order; yield each with its result, or the error that its data raised.
+
+        Parameters
+        ----------
+        jobs
+            Independent of each other and safe to do twice: a worker that is lost takes nothing with
+            it, its jobs go to others.
+        function
+            Importable, so that worker processes find it.
+
+        Raises
+        ------
+        ConversionError
+            If the cluster cannot be reached, or a job fails for another reason than its data.
+        """
+        if self.scheduler is None and (self.workers == 1 or len(jobs) == 1):
+            for job in jobs:
+                yield job, _attempt(function, job)
+        elif jobs:
+            yield from self._distribute(jobs, function)
+
+    def _distribute(
+        self, jobs: Sequence[Job], function: Callable[[Job], Result]
+    ) -> Iterator[tuple[Job, Result | FlairHubError]]:
+        from distributed import as_completed
+
+        client = self._client or self._connect()
+        threads = sum(client.nthreads().values()) if self.scheduler else self.workers
+        waiting = iter(jobs)
+        running = {}
+
+        def send(number: int) -> list[Future[Any]]:
+            sent = []
+            for job in islice(waiting, number):
+                future = client.submit(_attempt, function, job, pure=False, retries=RETRIES)
+                running[future] = job
+                sent.append(future)
+            return sent
+
+        finished = as_completed(send(AHEAD * max(threads, 1)))
+        for future in finished:
+            job = running.pop(future)
+            if future.status != "finished":
+                failure = future.exception()
+                if isinstance(failure, FlairHubError):
+                    raise failure
+                msg = f"A worker failed, {RETRIES + 1} times: {failure}"
+                raise ConversionError(msg) from failure
+            result = future.result()
+            future.release()  # the scheduler forgets it
+            for more in send(1):
+                finished.add(more)
+            yield job, result
+
+    def _connect(self) -> Client:
+        import dask
+        from distributed import Client, LocalCluster
+
+        # it tells of every connection otherwise, and of every worker that is sent home
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        settings = {
+            # GDAL and Zarr hold threads and handles that do not survive a fork
+            "distributed.worker.multiprocessing-method": "spawn",
+            "distributed.comm.timeouts.connect": "10s",
+            "distributed.scheduler.allowed-failures": RETRIES,
+        }
+        self._stack.enter_context(dask.config.set(settings))
+        try:
+            cluster = self.scheduler or self._stack.enter_context(
+                LocalCluster(
+                    n_workers=self.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=0,  # a ROI needs what it needs
+                    dashboard_address="127.0.0.1:0",
+                    host="127.0.0.1",
+                )
+            )
+            self._client = self._stack.enter_context(Client(cluster))
+        except (OSError, ValueError, RuntimeError) as error:
+            self._stack.close()
+            place = self.scheduler or "of this machine"
+            msg = f"The Dask scheduler {place} cannot be reached: {error}"
+            raise ConversionError(msg) from error
+        return self._client
+
+
+def _attempt(function: Callable[[Job], Result], job: Job) -> Result | FlairHubError:
+    """Return the error where the data are at fault: doing it again would not help."""
+    try:
+        return function(job)
+    except ConversionError:
+        raise
+    except FlairHubError as error:
+        return error

@@ -1,0 +1,234 @@
+"""Files of a raw dataset wherever they lie: in folders, behind URLs, inside zips read in place."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from flairhub.errors import SourceDataError
+
+MAX_MEMBER_BYTES = 8 * 2**30
+"""What a member of a zip may grow to; none of FLAIR-HUB's comes near."""
+
+MAX_RATIO = 1100
+"""How much a member may grow by: deflate itself cannot do better than 1032."""
+
+_OPEN_ZIPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file; plain data, so that it travels to worker processes.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the file, or of the zip that it lies in.
+    size
+        Bytes, uncompressed.
+    member
+        Name inside the zip; empty for a file of its own.
+    """
+
+    url: str
+    size: int
+    member: str = ""
+
+    @property
+    def name(self) -> str:
+        """Last part of its path."""
+        return PurePosixPath(self.member or self.url).name
+
+    def read(self) -> bytes:
+        """Return the whole file.
+
+        Raises
+        ------
+        SourceDataError
+            If it cannot be read, or a zip's member does not have its checksum.
+        """
+        try:
+            if self.member:
+                return _zip(self.url).read(self.member)
+            with _open(self.url) as handle:
+                return handle.read()
+        except (OSError, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
+            raise _unreadable(self, error) from error
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise _unreadable(self, error) from error
+
+    def __str__(self) -> str:
+        """Return the path; that of a zip and of its member are joined by ``!/``."""
+        return f"{self.url}!/{self.member}" if self.member else self.url
+
+
+class RawTree:
+    """The folders at the top of a raw dataset; a zip stands for the folder of its name.
+
+    Parameters
+    ----------
+    root
+        Path or URL of a folder.
+
+    Raises
+    ------
+    SourceDataError
+        If there is no such folder, or it cannot be reached.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root).rstrip("/") or "/"
+        if "://" not in self.root:
+            self.root = os.path.expanduser(self.root)
+        self._fs, self._base = _filesystem(self.root)
+        self._folders: set[str] = set()
+        self._zips: dict[str, str] = {}
+        self.files_here: dict[str, SourceFile] = {}
+        """Files that lie directly in the root, by name; zips are not among them."""
+        for entry in self._list(self._base):
+            name = _last(entry["name"])
+            if entry["type"] == "directory":
+                self._folders.add(name)
+            elif name.lower().endswith(".zip"):
+                self._zips[name[:-4]] = self._url(name)
+            else:
+                self.files_here[name] = SourceFile(self._url(name), int(entry["size"] or 0))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the folders, sorted, whether unpacked or zipped."""
+        return sorted(self._folders | set(self._zips))
+
+    def files(self, folder: str) -> dict[str, SourceFile]:
+        """Return all files below a folder by their path in it; unpacked ones before zipped ones.
+
+        Raises
+        ------
+        SourceDataError
+            If a zip is damaged or holds paths that leave it.
+        """
+        found: dict[str, SourceFile] = {}
+        if folder in self._zips:
+            found |= _members(self._zips[folder], folder)
+        if folder in self._folders:
+            found |= self._walk(folder)
+        return found
+
+    def _walk(self, folder: str) -> dict[str, SourceFile]:
+        if "://" not in self.root:
+            return dict(_scan(os.path.join(self._base, folder), ""))
+        start = f"{self._base}/{folder}".lstrip("/")
+        found = {}
+        entries = self._fs.find(start, detail=True)
+        for name, entry in cast("Mapping[str, Mapping[str, Any]]", entries).items():
+            path = name.lstrip("/").removeprefix(start).lstrip("/")
+            found[path] = SourceFile(self._url(f"{folder}/{path}"), int(entry["size"] or 0))
+        return found
+
+    def _url(self, path: str) -> str:
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        try:
+            if not self._fs.isdir(path):
+                msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
+                raise SourceDataError(msg)
+            return list(self._fs.ls(path, detail=True))
+        except OSError as error:
+            msg = f"{self.root} cannot be listed: {error}"
+            raise SourceDataError(msg) from error
+
+
+def _scan(place: str, prefix: str) -> list[tuple[str, SourceFile]]:
+    """Return the files below a local folder, without a system call a file beyond its size."""
+    found = []
+    for entry in sorted(os.scandir(place), key=lambda e: e.name):
+        if entry.is_dir():
+            found += _scan(entry.path, f"{prefix}{entry.name}/")
+        else:
+            size = entry.stat().st_size
+            found.append((f"{prefix}{entry.name}", SourceFile(entry.path, size)))
+    return found
+
+
+def _members(url: str, folder: str) -> dict[str, SourceFile]:
+    found = {}
+    for info in _zip(url).infolist():
+        if info.is_dir():
+            continue
+        name = info.filename
+        parts = PurePosixPath(name).parts
+        # zipfile has already turned backslashes and cut at a NUL; what is left is checked here
+        if name.startswith("/") or ".." in parts or ":" in parts[0] or "\\" in name:
+            msg = (
+                f"{url} holds {name!r}, a path that leaves the zip. It is not one of IGN's: "
+                "fetch it again from its source."
+            )
+            raise SourceDataError(msg)
+        grown = info.file_size > MAX_RATIO * max(info.compress_size, 1)
+        if info.file_size > MAX_MEMBER_BYTES or grown:
+            msg = (
+                f"{url} holds {name!r}, which would grow from {info.compress_size:,} to "
+                f"{info.file_size:,} bytes; it is damaged or not one of IGN's."
+            )
+            raise SourceDataError(msg)
+        # IGN's zips hold the folder of their own name
+        inner = parts[1:] if parts[0] == folder and len(parts) > 1 else parts
+        found["/".join(inner)] = SourceFile(url, info.file_size, name)
+    return found
+
+
+@lru_cache(maxsize=_OPEN_ZIPS)
+def _zip(url: str) -> zipfile.ZipFile:
+    """Open a zip once a process: reading its directory costs more than reading a member."""
+    try:
+        return zipfile.ZipFile(_open(url))
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        msg = f"{url} cannot be opened as zip ({error}): it is damaged or cut short."
+        raise SourceDataError(msg) from error
+
+
+def _open(url: str) -> IO[bytes]:
+    if "://" not in url:
+        return open(url, "rb")
+    _register()
+    return cast("IO[bytes]", fsspec.open(url, "rb").open())
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    _register()
+    try:
+        filesystem, path = url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        msg = f"{url} is no place that can be read: {error}"
+        raise SourceDataError(msg) from error
+    return filesystem, path
+
+
+@lru_cache(maxsize=1)
+def _register() -> None:
+    """Have obstore serve object storage to fsspec: the same credentials, retries and pools."""
+    from obstore.fsspec import register
+
+    register(["s3", "s3a", "gs", "az", "abfs", "abfss"])
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _unreadable(file: SourceFile, error: Exception) -> SourceDataError:
+    msg = (
+        f"{file} cannot be read ({error}): it is damaged, cut short or out of reach. "
+        "Fetch it again, or remove it to record it as absent."
+    )
+    return SourceDataError(msg)

@@ -1,0 +1,176 @@
+"""What a conversion would read and write, from names and sizes alone: ``convert --dry-run``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from math import ceil, prod
+from typing import Any
+
+from converters.convert import Progress, chosen_rois, pending
+from converters.geometry import roi_grid
+from converters.roi import RoiJob
+from converters.selection import Selection
+from converters.source import Source
+from flairhub.grids import Grid
+from flairhub.ids import DomainId
+from flairhub.modalities import Kind
+from flairhub.store.access import Location, resolve
+from flairhub.store.codecs import codecs
+from flairhub.store.layout import array_specs, groups, leading_dims
+
+PART_BYTES = 5 * 2**20
+"""A larger object goes to object storage in parts of this size, each a request."""
+
+STORED_SHARE = {
+    Kind.IMAGE: 0.6, Kind.ELEVATION: 0.3, Kind.SERIES: 0.7, Kind.MASK: 0.2, Kind.LABEL: 0.02
+}  # fmt: skip
+"""Stored bytes of a decoded byte, about: as of the sample, profile fast."""
+
+
+@dataclass
+class DomainPlan:
+    """What the conversion of one domain would do.
+
+    Parameters
+    ----------
+    domain
+        Name.
+    rois, kept, patches
+        ROIs to write, ROIs that are complete, patches of the former.
+    files, source_bytes
+        Raw files to read.
+    raw_bytes
+        Their decoded pixels.
+    objects, store_bytes
+        Objects to write; their size is an estimate.
+    puts
+        Requests that writing them to object storage takes.
+    """
+
+    domain: str
+    rois: int = 0
+    kept: int = 0
+    patches: int = 0
+    files: int = 0
+    source_bytes: int = 0
+    raw_bytes: int = 0
+    objects: int = 0
+    store_bytes: int = 0
+    puts: int = 0
+
+
+@dataclass
+class ConversionPlan:
+    """The plans of all domains, and how to show them."""
+
+    domains: list[DomainPlan]
+
+    @property
+    def total(self) -> DomainPlan:
+        """The sum over all domains."""
+        whole = DomainPlan("total")
+        for one in self.domains:
+            for name in (f.name for f in fields(DomainPlan) if f.name != "domain"):
+                setattr(whole, name, getattr(whole, name) + getattr(one, name))
+        return whole
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"domains": [asdict(d) for d in self.domains], "total": asdict(self.total)}
+
+    def __str__(self) -> str:
+        """Return the totals as a text, a line a domain before them."""
+        return "\n".join(map(_line, [*self.domains, self.total]))
+
+
+def _line(plan: DomainPlan) -> str:
+    kept = f" ({plan.kept} complete, kept)" if plan.kept else ""
+    return (
+        f"{plan.domain}: {plan.rois} ROIs{kept}, {plan.patches:,} patches; reads {plan.files:,} "
+        f"files, {plan.source_bytes / 1e6:,.1f} MB ({plan.raw_bytes / 1e6:,.1f} MB decoded); "
+        f"writes {plan.objects:,} objects, about {plan.store_bytes / 1e6:,.0f} MB, in "
+        f"{plan.puts:,} requests"
+    )
+
+
+def plan(
+    source: Source,
+    root: str | Location,
+    selection: Selection | None = None,
+    *,
+    profile: str = "fast",
+    progress: Progress | None = None,
+) -> ConversionPlan:
+    """Return what `converters.convert.convert` would do; nothing is written, no raster is read.
+
+    Parameters
+    ----------
+    source, root, selection, profile
+        As for the conversion.
+    progress
+        Told of every domain.
+
+    Raises
+    ------
+    SourceDataError, UnknownNameError
+        As the conversion, as far as names and tables tell.
+    """
+    selection = selection or Selection()
+    modalities = selection.choose_modalities()
+    codecs(modalities[0], profile)
+    place = resolve(root, read_only=False)
+    total = len(selection.choose_domains(source))
+    found = []
+    for number, (domain, rois) in enumerate(chosen_rois(source, selection, modalities), start=1):
+        jobs = pending(place, domain, rois, modalities, profile)
+        found.append(_plan_domain(domain, len(rois) - len(jobs), jobs))
+        if progress is not None:
+            progress(str(domain), number, total)
+    return ConversionPlan(found)
+
+
+def _plan_domain(domain: DomainId, kept: int, jobs: Sequence[RoiJob]) -> DomainPlan:
+    plan = DomainPlan(str(domain), rois=len(jobs), kept=kept)
+    for job in jobs:
+        _add(plan, job)
+    return plan
+
+
+def _add(plan: DomainPlan, job: RoiJob) -> None:
+    files = job.source.files
+    plan.patches += len(files)
+    one = next(iter(files))
+    grid = roi_grid(files, one, Grid(0.0, 0.0, 1.0, 1, 1))
+    plan.objects += 1
+    plan.puts += 1
+    for name, members in groups().items():
+        held = [
+            (m, sizes)
+            for m in members
+            if m in job.modalities
+            and (sizes := [by[m.key].size for by in files.values() if m.key in by])
+        ]
+        if name in job.keep or not held or held[0][0].key != name:
+            continue
+        first = held[0][0]
+        # the group, its grid mapping, and two objects of each coordinate
+        others = {*leading_dims(first)} & {"time", "band", "level"}
+        described = 2 + 2 * (2 + len(others))
+        plan.objects += described
+        plan.puts += described
+        for modality, sizes in held:
+            plan.files += len(sizes)
+            plan.source_bytes += sum(sizes)
+            dates = len(job.source.times.get(modality.key, ()))
+            for spec in array_specs(modality, grid, dates):
+                chunk = prod(spec.chunks) * modality.numpy_dtype.itemsize
+                raw = chunk * len(sizes)
+                stored = int(raw * STORED_SHARE[modality.kind])
+                shards = prod(
+                    ceil(n / size) for n, size in zip(spec.shape, spec.shards, strict=True)
+                )
+                plan.raw_bytes += raw
+                plan.store_bytes += stored
+                plan.objects += 1 + shards
+                plan.puts += 1 + max(shards, ceil(stored / PART_BYTES))

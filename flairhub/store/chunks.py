@@ -1,0 +1,145 @@
+"""One inner chunk between pixels and bytes, and shards made of such bytes; no Zarr event loop.
+
+The bytes are those that Zarr writes for the same metadata, so that either side may write and either
+may read; what is saved is a thread hop for each codec of each chunk.
+
+References
+----------
+Zarr v3 core specification, ``zarr-specs.readthedocs.io/en/latest/v3``: codecs bytes, zstd, crc32c,
+sharding_indexed. Zarr-Python 3, ``zarr.codecs.numcodecs``: names and configurations of the others.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from numcodecs.registry import get_codec
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.registry import get_codec_class
+
+from flairhub.errors import StoreLayoutError
+
+Pixels = npt.NDArray[Any]
+
+_ABSENT = 2**64 - 1
+"""Offset and length in a shard's index of a chunk that it does not hold."""
+
+
+class ChunkCodec:
+    """Encodes and decodes the inner chunks of one array.
+
+    Parameters
+    ----------
+    metadata
+        ``zarr.json`` of a sharded array, as parsed.
+
+    Raises
+    ------
+    StoreLayoutError
+        If the array is not sharded, or a codec has no form that works outside Zarr's event loop.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        outer = metadata["codecs"]
+        if [codec["name"] for codec in outer] != ["sharding_indexed"]:
+            names = ", ".join(codec["name"] for codec in outer)
+            msg = f"Expected an array of shards; its codecs are {names}."
+            raise StoreLayoutError(msg)
+        sharding = outer[0]["configuration"]
+        parsed = ArrayV3Metadata.from_dict(dict(metadata))
+        self.dtype: np.dtype[Any] = parsed.dtype.to_native_dtype()
+        self.shape: tuple[int, ...] = tuple(sharding["chunk_shape"])
+        shard_shape = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        self.chunks_per_shard: tuple[int, ...] = tuple(
+            whole // inner for whole, inner in zip(shard_shape, self.shape, strict=True)
+        )
+        self._steps = [_step(codec) for codec in sharding["codecs"]]
+
+    def encode(self, pixels: Pixels) -> bytes:
+        """Return the bytes of one chunk of `shape` and `dtype`."""
+        value: Any = np.ascontiguousarray(pixels, self.dtype)
+        if value.shape != self.shape:
+            msg = f"A chunk has the shape {self.shape}, not {value.shape}."
+            raise StoreLayoutError(msg)
+        for encode, _ in self._steps:
+            value = encode(value)
+        return bytes(value)
+
+    def decode(self, data: bytes | memoryview) -> Pixels:
+        """Return the pixels of one chunk; raises `ValueError` where the checksum differs."""
+        value: Any = data
+        for _, decode in reversed(self._steps):
+            value = decode(value)
+        found: Pixels = np.frombuffer(value, self.dtype).reshape(self.shape)
+        return found
+
+    def shard(self, chunks: Mapping[tuple[int, ...], bytes]) -> bytearray:
+        """Return a shard with chunks at their positions in it; the others are absent.
+
+        Chunks lie in the order of the mapping, the index with its checksum at the end.
+        """
+        index = np.full((*self.chunks_per_shard, 2), _ABSENT, "<u8")
+        size = sum(map(len, chunks.values()))
+        whole = bytearray(size + index.nbytes + 4)
+        offset = 0
+        for position, data in chunks.items():
+            whole[offset : offset + len(data)] = data
+            index[position] = offset, len(data)
+            offset += len(data)
+        tail = index.tobytes()
+        whole[offset:] = tail + struct.pack("<I", google_crc32c.value(tail))
+        return whole
+
+    @property
+    def index_bytes(self) -> int:
+        """Size of a shard's index, its checksum included."""
+        return 16 * prod(self.chunks_per_shard) + 4
+
+
+def _step(codec: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the two directions of one codec of a chain."""
+    name, options = codec["name"], dict(codec.get("configuration", {}))
+    if name == "bytes":
+        if options.get("endian", "little") != "little":
+            msg = "Only little-endian stores are written by flairhub."
+            raise StoreLayoutError(msg)
+        return _little, _same
+    if name == "crc32c":
+        return _seal, _unseal
+    if name.startswith("numcodecs.") or name == "zstd":
+        found = get_codec({"id": name.removeprefix("numcodecs."), **options})
+        return found.encode, found.decode
+    made: Any = get_codec_class(name).from_dict(dict(codec))
+    if hasattr(made, "encode_pixels"):  # one of ours
+        return made.encode_pixels, made.decode_pixels
+    msg = f"The codec {name!r} is none that flairhub writes."
+    raise StoreLayoutError(msg)
+
+
+def _little(pixels: Pixels) -> Pixels:
+    return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+
+
+def _same(data: Any) -> Any:  # noqa: ANN401 - whatever the codec before returned
+    return data
+
+
+def _seal(data: Any) -> bytes:  # noqa: ANN401 - any buffer
+    found = bytes(data)
+    return found + struct.pack("<I", google_crc32c.value(found))
+
+
+def _unseal(data: Any) -> memoryview:  # noqa: ANN401 - any buffer
+    whole = memoryview(data)
+    inner, (stored,) = whole[:-4], struct.unpack("<I", whole[-4:])
+    found = google_crc32c.value(bytes(inner))
+    if found != stored:
+        msg = f"The checksum of a chunk is {found:08x}, but {stored:08x} was written with it."
+        raise ValueError(msg)
+    return inner
