@@ -39,3 +39,18 @@ class CountingStore(WrapperStore[Store]):
     async def exists(self, key: str) -> bool:
         self.requests.append(key)
         return await self._store.exists(key)
+
+
+class FailingStore(MemoryStore):
+    """A store in memory whose writes fail from the n-th on, until it is mended."""
+
+    def __init__(self, good_writes: int, error: Exception) -> None:
+        super().__init__()
+        self.left = good_writes
+        self.error: Exception | None = error
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        if self.left <= 0 and self.error is not None:
+            raise self.error
+        self.left -= 1
+        await super().set(key, value, byte_range)

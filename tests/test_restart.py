@@ -1,0 +1,267 @@
+"""Killed, cut off, out of space: the next run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from converters.convert import convert
+from converters.flairhub_tree import FlairHubTree
+from converters.lock import domain_lock
+from converters.selection import Selection
+from converters.verify import verify_checksums
+from flairhub.errors import ConversionError
+from flairhub.store.access import Location, resolve
+from tests.stores import FailingStore
+from tests.trees import copy_domain, snapshot
+
+COMMAND = str(Path(sys.executable).with_name("flairhub"))
+
+
+@pytest.fixture(scope="module")
+def tree(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_domain(raw_tree, tmp_path_factory.mktemp("restart") / "raw")
+
+
+@pytest.fixture(scope="module")
+def whole(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an undisturbed conversion leaves."""
+    root = tmp_path_factory.mktemp("undisturbed") / "store"
+    convert(FlairHubTree(tree), str(root), workers=1)
+    return snapshot(root)
+
+
+def start(tree: Path, root: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the command as a process group of its own."""
+    command = [COMMAND, "convert", str(tree), str(root), *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_first_object(process: subprocess.Popen[str], root: Path) -> None:
+    while process.poll() is None and not (root.exists() and any(root.rglob("*"))):
+        time.sleep(0.005)
+
+
+def check_what_readers_see(root: Path, whole: dict[str, bytes]) -> int:
+    """Hold every ROI that is visible against the undisturbed one; return how many there are."""
+    seen = 0
+    for marker in root.glob("*.zarr/*/zarr.json"):
+        roi = str(marker.parent.relative_to(root)) + "/"
+        expected = {key: data for key, data in whole.items() if key.startswith(roi)}
+        found = {key: data for key, data in snapshot(root).items() if key.startswith(roi)}
+        assert found == expected, f"{roi} is visible but not complete"
+        seen += 1
+    if list(root.glob("*.rois.parquet")):
+        domains = {key.partition(".")[0] for key in whole}
+        assert seen == sum(key.count("/") == 2 and key.endswith("zarr.json") for key in whole)
+        assert len(domains) == 1
+    return seen
+
+
+def kill_until_done(
+    tree: Path,
+    root: Path,
+    whole: dict[str, bytes],
+    kills: int,
+    chance: random.Random,
+    *options: str,
+) -> int:
+    """Kill conversions at random moments; return how many kills met a process at work."""
+    hit = 0
+    longest = 2.0
+    while hit < kills:
+        process = start(tree, root, *options)
+        wait_for_first_object(process, root)
+        time.sleep(chance.uniform(0, longest))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)  # the coordinator alone: its workers are orphans
+            hit += 1
+        process.communicate()
+        check_what_readers_see(root, whole)
+        if process.returncode == 0:
+            assert snapshot(root) == whole
+            shutil.rmtree(root)
+    return hit
+
+
+@pytest.mark.parametrize("options", [("--workers", "1"), ("--workers", "2")])
+def test_killed_at_any_moment(
+    tree: Path, whole: dict[str, bytes], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    _killed(tree, whole, tmp_path / "store", 3, 20261121, options)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("seed", "options"), [(n, ("--workers", str(1 + n % 2))) for n in range(5)]
+)
+def test_killed_at_any_moment_often(
+    tree: Path, whole: dict[str, bytes], tmp_path: Path, seed: int, options: tuple[str, ...]
+) -> None:
+    _killed(tree, whole, tmp_path / "store", 12, seed, options)
+
+
+def _killed(
+    tree: Path,
+    whole: dict[str, bytes],
+    root: Path,
+    kills: int,
+    seed: int,
+    options: tuple[str, ...],
+) -> None:
+    print(f"seed {seed}: {kills} kills")  # noqa: T201 - shown when it fails
+    hit = kill_until_done(tree, root, whole, kills, random.Random(seed), *options)
+    assert hit == kills
+    last = start(tree, root, *options)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    assert snapshot(root) == whole
+    assert verify_checksums(str(root)).passed
+
+
+@pytest.mark.parametrize("writes", [0, 1, 7, 40, 98, 100, 150, 198, 201, 203])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), ConnectionError("connection reset")]
+)
+def test_a_target_that_fails_while_it_is_written(
+    tree: Path, whole: dict[str, bytes], writes: int, error: Exception
+) -> None:
+    store = FailingStore(writes, error)
+    source = FlairHubTree(tree)
+    with pytest.raises(ConversionError, match="run the same command again") as caught:
+        convert(source, Location(store, "store"))
+    assert str(error).partition("]")[2].strip() in str(caught.value)
+    names = resolve(Location(store, "store")).objects()
+    assert not [name for name in names if name.endswith("rois.parquet")]
+    store.error = None
+    convert(source, Location(store, "store"))
+    assert snapshot_of(Location(store, "store")) == whole
+
+
+def snapshot_of(place: Location) -> dict[str, bytes]:
+    return {key: (place / key).read() for key in place.objects()}
+
+
+def test_a_disk_that_takes_no_more(tree: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    root = tmp_path / "store"
+
+    def limit() -> None:
+        # of a file, which is what an unprivileged test can bound; Python turns the signal to EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    command = [COMMAND, "convert", str(tree), str(root), "--workers=1"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert found.returncode == 1
+    assert "File too large" in found.stderr
+    assert "run the same command again" in found.stderr
+    assert not list(root.glob("*.parquet"))
+    convert(FlairHubTree(tree), str(root), workers=1)
+    assert snapshot(root) == whole
+
+
+def test_the_second_converter_is_refused(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    source = FlairHubTree(tree)
+    (domain,) = source.domains()
+    place = resolve(str(root), read_only=False)
+    with domain_lock(place, domain):
+        with pytest.raises(ConversionError, match=f"{domain} is being converted.*{os.getpid()}"):
+            convert(source, str(root), workers=1)
+        other = start(tree, root, "--workers", "1")
+        _, errors = other.communicate()
+        assert other.returncode == 1
+        assert "is being converted" in errors
+    assert not list(root.glob("*.zarr"))
+
+
+def test_two_at_once_end_in_one_good_store(
+    tree: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    root = tmp_path / "store"
+    both = [start(tree, root, "--workers", "1") for _ in range(2)]
+    codes = sorted(process.communicate() and process.returncode for process in both)
+    assert codes in ([0, 1], [0, 0])  # the second may come when the first is done
+    assert snapshot(root) == whole
+
+
+def test_a_lost_worker_costs_only_time(tree: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    process = start(tree, root, "--workers", "2")
+    wait_for_first_object(process, root)
+    while not list(root.glob("*.zarr/*/*/*/c")):  # until a worker writes pixels
+        assert process.poll() is None
+        time.sleep(0.01)
+    victim = _workers(process.pid)[0]
+    victim.kill()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert snapshot(root) == whole
+
+
+def _workers(pid: int) -> list[Any]:
+    """Return the processes that do the work: spawned by the nannies."""
+    children = psutil.Process(pid).children(recursive=True)
+    return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+    ) as found:
+        yield found.scheduler_address
+
+
+def test_a_cluster_does_the_work(
+    tree: Path, whole: dict[str, bytes], cluster: str, tmp_path: Path
+) -> None:
+    convert(FlairHubTree(tree), str(tmp_path / "store"), scheduler=cluster)
+    assert snapshot(tmp_path / "store") == whole
+
+
+def test_a_cluster_that_is_not_there(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"tcp://127\.0\.0\.1:9 cannot be reached"):
+        convert(FlairHubTree(tree), str(tmp_path / "store"), scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_modality_is_added_without_rewriting(
+    tree: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    root = tmp_path / "store"
+    source = FlairHubTree(tree)
+    first = ["aerial_rgbi", "sentinel2_ts"]
+    convert(source, str(root), Selection(modalities=first), workers=1)
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("c/**/*") if p.is_file()}
+    more = ["dem_elev", "aerial_label_cosia"]
+    report = convert(source, str(root), Selection(modalities=more), workers=1)
+    assert report.rois == 2
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    again = convert(source, str(root), Selection(modalities=[*first, "dem_elev"]), workers=1)
+    assert (again.rois, again.kept) == (0, 2)
+    assert verify_checksums(str(root)).passed
+    marker = json.loads(next(root.glob("*.zarr/*/zarr.json")).read_text())
+    groups = {p for p in marker["consolidated_metadata"]["metadata"] if "/" not in p}
+    assert groups == {*first, "dem_elev", "aerial_label_cosia"}
+    convert(source, str(root), workers=1)
+    found = snapshot(root)
+    assert {k: v for k, v in found.items() if "/c/" in k} == {
+        k: v for k, v in whole.items() if "/c/" in k
+    }
