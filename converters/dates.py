@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 
@@ -36,6 +37,15 @@ def read_columns(file: SourceFile, wanted: Iterable[str]) -> dict[str, dict[str,
     place: str | bytes = file.url
     if file.member or "://" in file.url:
         place = file.read()
+    with warnings.catch_warnings():
+        # of a table in memory: it has no name, and needs none
+        warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)
+        return _read_columns(file, place, wanted)
+
+
+def _read_columns(
+    file: SourceFile, place: str | bytes, wanted: Iterable[str]
+) -> dict[str, dict[str, str]]:
     try:
         fields = list(pyogrio.read_info(place)["fields"])
         there = [name for name in wanted if name in fields]

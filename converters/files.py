@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -191,10 +192,14 @@ def _members(url: str, folder: str) -> dict[str, SourceFile]:
 def _zip(url: str) -> zipfile.ZipFile:
     """Open a zip once a process: reading its directory costs more than reading a member."""
     try:
-        return zipfile.ZipFile(_open(url))
+        handle = None if "://" not in url else _open(url)
+        found = zipfile.ZipFile(handle or url)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         msg = f"{url} cannot be opened as zip ({error}): it is damaged or cut short."
         raise SourceDataError(msg) from error
+    if handle is not None:
+        weakref.finalize(found, handle.close)
+    return found
 
 
 def _open(url: str) -> IO[bytes]:

@@ -97,7 +97,7 @@ def _decode_usual(data: bytes, modality: Modality) -> tuple[Pixels, Grid] | None
         pixels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
     if pixels.size != count * side * side or pixels.dtype != modality.numpy_dtype:
         return None
-    return np.ascontiguousarray(pixels), grid
+    return np.ascontiguousarray(pixels).reshape(count, side, side), grid
 
 
 def _usual_grid(page: tifffile.TiffPage, modality: Modality) -> Grid | None:

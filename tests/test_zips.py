@@ -1,0 +1,120 @@
+"""IGN's zips are read in place, and what a zip must not hold is refused."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from converters.convert import convert
+from converters.files import RawTree
+from converters.flairhub_tree import FlairHubTree
+from converters.verify import verify
+from flairhub.cli import run
+from flairhub.errors import SourceDataError
+from tests.trees import copy_domain, snapshot
+
+
+@pytest.fixture(scope="module")
+def unpacked(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_domain(raw_tree, tmp_path_factory.mktemp("zips") / "raw")
+
+
+@pytest.fixture(scope="module")
+def reference(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("reference") / "store"
+    convert(FlairHubTree(unpacked), str(root), workers=1)
+    return snapshot(root)
+
+
+def pack(tree: Path, target: Path, every: int = 1, prefix: bool = True) -> Path:
+    """Copy a tree with every n-th folder as a zip, as IGN publishes them."""
+    target.mkdir()
+    for number, path in enumerate(sorted(tree.iterdir())):
+        if path.is_file():
+            shutil.copy2(path, target / path.name)
+        elif number % every:
+            shutil.copytree(path, target / path.name)
+        else:
+            with zipfile.ZipFile(target / f"{path.name}.zip", "w", zipfile.ZIP_DEFLATED) as out:
+                for file in sorted(path.rglob("*")):
+                    out.write(file, file.relative_to(tree if prefix else path))
+    return target
+
+
+@pytest.mark.parametrize(("every", "prefix"), [(1, True), (2, True), (1, False)])
+def test_zips_give_the_same_store(
+    unpacked: Path, reference: dict[str, bytes], tmp_path: Path, every: int, prefix: bool
+) -> None:
+    packed = pack(unpacked, tmp_path / "packed", every, prefix)
+    before = snapshot(packed)
+    report = convert(FlairHubTree(packed), str(tmp_path / "store"), workers=1)
+    assert snapshot(tmp_path / "store") == reference
+    assert report.source_bytes == sum(p.stat().st_size for p in unpacked.rglob("*.tif"))
+    assert verify(FlairHubTree(packed), str(tmp_path / "store")).passed
+    assert snapshot(packed) == before, "nothing is unpacked beside the zips"
+
+
+def test_a_folder_goes_before_the_zip_of_its_name(unpacked: Path, tmp_path: Path) -> None:
+    packed = pack(unpacked, tmp_path / "packed")
+    folder = next(unpacked.glob("*_SPOT_RGBI"))
+    shutil.copytree(folder, packed / folder.name)
+    tree = RawTree(packed)
+    files = tree.files(folder.name)
+    assert files
+    assert not any(file.member for file in files.values())
+
+
+def test_without_csvs_and_splits_everything_is_converted(unpacked: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(unpacked, tmp_path / "raw"))
+    for path in [*tree.rglob("*.csv"), *tree.rglob("*SPLIT.gpkg")]:
+        path.unlink()
+    report = convert(FlairHubTree(tree), str(tmp_path / "store"), workers=1)
+    assert report.files == len(list(tree.rglob("*.tif")))
+
+
+def _zip(path: Path, name: str, data: bytes = b"x") -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("D012-2019_SPOT_RGBI/AF-S1-27/D012-2019_SPOT_RGBI_AF-S1-27_1-1.tif", b"x")
+        out.writestr(zipfile.ZipInfo(name), data)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../outside.tif", "D012-2019_SPOT_RGBI/../../outside.tif", "C:/x.tif"]
+)
+def test_members_that_leave_the_zip_are_refused(tmp_path: Path, name: str) -> None:
+    _zip(tmp_path / "D012-2019_SPOT_RGBI.zip", name)
+    source = FlairHubTree(tmp_path)
+    with pytest.raises(SourceDataError, match="leaves the zip"):
+        source.tree.files("D012-2019_SPOT_RGBI")
+    assert run(["convert", str(tmp_path), str(tmp_path / "store"), "--modalities=spot_rgbi"]) == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_bomb_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "D012-2019_SPOT_RGBI.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as out:
+        out.writestr("D012-2019_SPOT_RGBI/AF-S1-27/bomb.tif", bytes(200_000_000))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(SourceDataError, match="would grow from"):
+        FlairHubTree(tmp_path).tree.files("D012-2019_SPOT_RGBI")
+
+
+def test_a_zip_that_is_cut_short_is_named(unpacked: Path, tmp_path: Path) -> None:
+    packed = pack(unpacked, tmp_path / "packed")
+    path = next(packed.glob("*_DEM_ELEV.zip"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SourceDataError, match=f"{path.name} cannot be opened as zip"):
+        convert(FlairHubTree(packed), str(tmp_path / "store"), workers=1)
+
+
+def test_a_flipped_bit_in_a_zip_is_named(unpacked: Path, tmp_path: Path) -> None:
+    packed = pack(unpacked, tmp_path / "packed")
+    path = next(packed.glob("*_DEM_ELEV.zip"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(bytes(data))
+    with pytest.raises(SourceDataError, match=path.name):
+        convert(FlairHubTree(packed), str(tmp_path / "store"), workers=1)
