@@ -8,7 +8,7 @@ other scheme goes to fsspec.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,12 @@ class Location:
     def objects(self) -> list[str]:
         """Return the sorted keys of all objects below this place, relative to it."""
         prefix = f"{self.path}/" if self.path else ""
-        keys = sync(_collect(self.store.list_prefix(prefix)))
+        keys = sync(_collect(self.store.list_prefix, prefix))
         return sorted(key.removeprefix(prefix) for key in keys)
 
     def names(self) -> list[str]:
         """Return the sorted names directly below this place."""
-        return sorted(sync(_collect(self.store.list_dir(self.path))))
+        return sorted(sync(_collect(self.store.list_dir, self.path)))
 
 
 def _sync(path: str | Path) -> None:
@@ -114,8 +114,9 @@ def _sync(path: str | Path) -> None:
         os.close(handle)
 
 
-async def _collect(names: AsyncIterator[str]) -> list[str]:
-    return [name.rstrip("/") async for name in names]
+async def _collect(names: Callable[[str], AsyncIterator[str]], path: str) -> list[str]:
+    # called here, in the loop: some stores want one as soon as they are asked
+    return [name.rstrip("/") async for name in names(path)]
 
 
 Source = str | os.PathLike[str] | Location
