@@ -37,6 +37,9 @@ DATES_ATTRIBUTE = "flairhub:dates"
 
 TABLES = ("patches", "rois", "shards")
 
+STATISTICS_TABLE = "statistics"
+"""Table of the pixels' statistics; domains converted before it existed have none."""
+
 
 def store_name(domain: DomainId) -> str:
     """Return the name of a domain's store, such as ``D012-2019.zarr``."""
