@@ -9,8 +9,9 @@ elevation            two channels: height above ground (surface minus terrain) a
 masks                percent divided by 100
 ===================  ==========================================================================
 
-Statistics are IGN's where it publishes some, and else measured by `compute_statistics` on training
-windows; nothing is clipped. Pixels that are not finite (no signal, NaN) become 0, the mean. Absent
+Statistics are those of the file that the configuration names (`flairhub.store.normalisation`), or
+IGN's where it publishes some, and else measured by `compute_statistics` on training windows;
+nothing is clipped. Pixels that are not finite (no signal, NaN) become 0, the mean. Absent
 modalities are 0, and so is the padding of a series.
 """
 

@@ -65,6 +65,11 @@ class DataConfig(_Section):
         default_factory=dict,
         description="Bands by modality, by name and in order; all bands where absent.",
     )
+    statistics: str | None = Field(
+        default=None,
+        description="File of `flairhub stats --out` with means and standard deviations that "
+        "replace IGN's; modalities that it lacks are normalised as without it.",
+    )
     labels: tuple[str, ...] = Field(
         default=("cosia",),
         min_length=1,
@@ -86,6 +91,11 @@ class DataConfig(_Section):
     @classmethod
     def _resolve_root(cls, root: str, info: ValidationInfo) -> str:
         return root if "://" in root else _resolve(root, info)
+
+    @field_validator("statistics")
+    @classmethod
+    def _resolve_statistics(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return None if path is None else _resolve(path, info)
 
     @field_validator("domains")
     @classmethod

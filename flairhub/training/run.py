@@ -87,7 +87,8 @@ def train(
     Raises
     ------
     ConfigError
-        If the output folder holds another run, or a network does not exist.
+        If the output folder holds another run, a network does not exist, or the file of
+        statistics does not fit.
     PlanError, NotInStoreError
         If the data do not fit the configuration.
     """
@@ -193,7 +194,8 @@ def evaluate(
 
 def _fresh(config: RunConfig, data: FlairDataModule) -> SegmentationTask:
     """Measure what the task needs to know of the training split, and build it."""
-    counts, statistics = class_counts(data.train_plan), data.statistics()
+    statistics = data.statistics()  # first: a wrong file is to be refused at once
+    counts = class_counts(data.train_plan)
     seed_everything(config.training.seed, verbose=False)
     return SegmentationTask.create(config, statistics, counts)
 
@@ -201,7 +203,9 @@ def _fresh(config: RunConfig, data: FlairDataModule) -> SegmentationTask:
 def _resumed(checkpoint: Path, config: RunConfig) -> SegmentationTask:
     """Rebuild the task of an interrupted run, with the limits of today's configuration."""
     earlier = load_task(checkpoint)
-    fixed = ("modalities", "bands", "labels", "window_m", "stride_m", "batch_size")
+    fixed = (
+        "modalities", "bands", "statistics", "labels", "window_m", "stride_m", "batch_size"
+    )  # fmt: skip
     changed = [
         f"data.{k}" for k in fixed if getattr(earlier.config.data, k) != getattr(config.data, k)
     ]
