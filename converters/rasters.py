@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
 from converters.files import SourceFile
@@ -146,7 +146,9 @@ def _decode_any(data: bytes, file: SourceFile, modality: Modality) -> tuple[Pixe
         with _quiet(), MemoryFile(data) as memory, memory.open(driver="GTiff") as dataset:
             grid = _checked_grid(dataset, file, modality)
             return dataset.read(), grid
-    except (RasterioError, RasterioIOError) as error:
+    except SourceDataError:
+        raise
+    except Exception as error:  # rasterio passes on what its parts raise at headers out of range
         # GDAL names its in-memory copy of the file; only the user's path means anything
         reason = str(error.__cause__ or error).split("/vsimem/")[-1]
         msg = (
