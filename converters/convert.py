@@ -35,7 +35,7 @@ from converters.tables import drop_tables, read_receipts, write_tables
 from flairhub.errors import ConversionError, FlairHubError, NotInStoreError, SourceDataError
 from flairhub.ids import DomainId
 from flairhub.modalities import Modality, get_modality
-from flairhub.store.access import Location, resolve
+from flairhub.store.access import Location, is_storage_error, resolve
 from flairhub.store.codecs import codecs
 from flairhub.store.layout import groups, store_name
 from flairhub.store.tables import read_table
@@ -185,7 +185,7 @@ def _target_errors(place: Location) -> Iterator[None]:
     except FlairHubError:
         raise
     except Exception as error:  # obstore, fsspec and zarr each have errors of their own
-        if not _of_storage(error):
+        if not is_storage_error(error):
             raise
         msg = (
             f"{place} cannot be written: {_first_line(error)}. What is finished is kept; "
@@ -410,13 +410,6 @@ def _count(report: ConversionReport, source: RoiSource, outcome: Outcome) -> Non
         report.notes.append(f"{source.where}: {some}, such as {absent[0]}")
     if outcome.gaps:
         report.notes.append(f"{source.where}: {outcome.gaps} cells of its lattice have no patch")
-
-
-def _of_storage(error: BaseException) -> bool:
-    """Tell errors of disks and of object storage from faults of this program."""
-    from obstore.exceptions import BaseError
-
-    return isinstance(error, OSError | BaseError)
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
-
-import fsspec
-from fsspec.core import url_to_fs
+from typing import Any, cast
 
 from flairhub.errors import SourceDataError
+from flairhub.store.access import filesystem_of, open_file
 
 MAX_MEMBER_BYTES = 8 * 2**30
 """What a member of a zip may grow to; none of FLAIR-HUB's comes near."""
@@ -60,7 +58,7 @@ class SourceFile:
         try:
             if self.member:
                 return _zip(self.url).read(self.member)
-            with _open(self.url) as handle:
+            with open_file(self.url) as handle:
                 return handle.read()
         except (OSError, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
             raise _unreadable(self, error) from error
@@ -90,7 +88,7 @@ class RawTree:
         self.root = os.fspath(root).rstrip("/") or "/"
         if "://" not in self.root:
             self.root = os.path.expanduser(self.root)
-        self._fs, self._base = _filesystem(self.root)
+        self._fs, self._base = filesystem_of(self.root)
         self._folders: set[str] = set()
         self._zips: dict[str, str] = {}
         self.files_here: dict[str, SourceFile] = {}
@@ -192,7 +190,7 @@ def _members(url: str, folder: str) -> dict[str, SourceFile]:
 def _zip(url: str) -> zipfile.ZipFile:
     """Open a zip once a process: reading its directory costs more than reading a member."""
     try:
-        handle = None if "://" not in url else _open(url)
+        handle = None if "://" not in url else open_file(url)
         found = zipfile.ZipFile(handle or url)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         msg = f"{url} cannot be opened as zip ({error}): it is damaged or cut short."
@@ -200,31 +198,6 @@ def _zip(url: str) -> zipfile.ZipFile:
     if handle is not None:
         weakref.finalize(found, handle.close)
     return found
-
-
-def _open(url: str) -> IO[bytes]:
-    if "://" not in url:
-        return open(url, "rb")
-    _register()
-    return cast("IO[bytes]", fsspec.open(url, "rb").open())
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    _register()
-    try:
-        filesystem, path = url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        msg = f"{url} is no place that can be read: {error}"
-        raise SourceDataError(msg) from error
-    return filesystem, path
-
-
-@lru_cache(maxsize=1)
-def _register() -> None:
-    """Have obstore serve object storage to fsspec: the same credentials, retries and pools."""
-    from obstore.fsspec import register
-
-    register(["s3", "s3a", "gs", "az", "abfs", "abfss"])
 
 
 def _last(path: str) -> str:

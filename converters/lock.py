@@ -105,30 +105,21 @@ def _lease(place: Location, domain: DomainId) -> Iterator[None]:
 
 
 def _take(place: Location, domain: DomainId, mine: dict[str, Any]) -> None:
-    import obstore
-    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
-
-    store = place.store
-    assert isinstance(store, ObjectStore)
     for _ in range(2):
         try:
-            obstore.put(store.store, place.path, json.dumps(mine).encode(), mode="create")
-        except (AlreadyExistsError, PreconditionError):
-            other = _read(place)
-            if not _is_dead(place, store, other):
-                raise _refuse(domain, place, other) from None
-            place.delete()
-        except (NotSupportedError, NotImplementedError):  # two creators cannot be told apart here
+            if place.create(json.dumps(mine).encode()):
+                return
+        except NotImplementedError:  # two creators cannot be told apart here
             return
-        else:
-            return
+        other = _read(place)
+        if not _is_dead(place, other):
+            raise _refuse(domain, place, other)
+        place.delete()
     raise _refuse(domain, place, _read(place))
 
 
-def _is_dead(place: Location, store: Any, other: dict[str, Any]) -> bool:  # noqa: ANN401
+def _is_dead(place: Location, other: dict[str, Any]) -> bool:
     """Tell whether the owner of a lease is gone: its process here, or its renewals."""
-    import obstore
-
     if other.get("host") == socket.gethostname():
         try:
             os.kill(int(other["pid"]), 0)
@@ -136,11 +127,8 @@ def _is_dead(place: Location, store: Any, other: dict[str, Any]) -> bool:  # noq
             return True
         except PermissionError:
             pass
-    try:
-        modified = obstore.head(store.store, place.path)["last_modified"].timestamp()
-    except FileNotFoundError:
-        return True
-    return time.time() - modified > STALE_AFTER_S
+    modified = place.modified()
+    return modified is None or time.time() - modified > STALE_AFTER_S
 
 
 def _read(place: Location) -> dict[str, Any]:

@@ -50,13 +50,14 @@ class Receipt:
     ----------
     roi
         Row of the ``rois`` table.
-    patches, shards
+    patches, shards, statistics
         Rows of those tables.
     """
 
     roi: dict[str, Any]
     patches: list[dict[str, Any]] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
+    statistics: list[dict[str, Any]] = field(default_factory=list)
 
     def to_bytes(self) -> bytes:
         """Return JSON."""

@@ -34,6 +34,7 @@ from converters.receipts import (
     work_place,
 )
 from converters.source import RoiSource
+from converters.statistics import PixelStatistics, count_classes
 from flairhub import __version__
 from flairhub.errors import SourceDataError
 from flairhub.grids import RoiGrid, Window
@@ -157,6 +158,7 @@ class _RoiWriter:
         self.rows: dict[PatchId, dict[str, Any]] = {
             PatchId.parse(row["patch_id"]): row for row in self.receipt.patches
         }
+        self.statistics = PixelStatistics()
         for patch in job.source.files:
             self.rows.setdefault(patch, {"patch_id": str(patch)})
         self._take_kept()
@@ -353,13 +355,18 @@ class _RoiWriter:
             )
             raise SourceDataError(msg)
         counts = _class_counts(raster.pixels, modality, file)
+        split = self.source.folds.get("split", {}).get(patch)
+        if counts:
+            self.statistics.add_classes(modality, counts, split)
+        else:
+            self.statistics.add(modality, raster.pixels, split)
         self.outcome.files += 1
         self.outcome.source_bytes += raster.size
         self.outcome.raw_bytes += raster.pixels.nbytes
         row = self.rows[patch]
         row[has_column(modality.key)] = True
         row[sha256_column(modality.key)] = raster.sha256
-        row |= counts
+        row |= {classes_column(key): found.tolist() for key, found in counts.items()}
         row |= _mask_means(raster.pixels, modality)
         return raster
 
@@ -382,6 +389,14 @@ class _RoiWriter:
         self.outcome.patches = len(self.rows)
         self.outcome.gaps = grid.rows * grid.columns - len(self.rows)
         self.receipt.patches = list(self.rows.values())
+        kept_statistics = [
+            row
+            for row in self.receipt.statistics
+            if get_modality(row["modality"]).group in self.job.keep
+        ]
+        self.receipt.statistics = kept_statistics + self.statistics.rows(roi)
+        order = list(MODALITIES)
+        self.receipt.statistics.sort(key=lambda row: order.index(row["modality"]))
         before = self.receipt.roi
         kept = {m.key for name in self.job.keep for m in groups()[name]}
         kept &= set(before.get("modalities", ()))
@@ -452,19 +467,20 @@ def _inside(window: Window, block: Window) -> bool:
 
 def _class_counts(
     pixels: npt.NDArray[np.generic], modality: Modality, file: SourceFile
-) -> Mapping[str, list[int]]:
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the pixels of every class by class set; refuse classes that do not exist."""
     counts = {}
     for level, key in enumerate(modality.nomenclatures, start=1):
         nomenclature = modality.nomenclature(level)
-        found = np.bincount(pixels[0, level - 1].ravel().astype(np.int64))
-        if len(found) > len(nomenclature):
+        found = count_classes(pixels[0, level - 1])
+        last = int(np.flatnonzero(found)[-1])
+        if last >= len(nomenclature):
             msg = (
-                f"{file}: class {len(found) - 1} in band {level}, but {nomenclature.title} ends at "
+                f"{file}: class {last} in band {level}, but {nomenclature.title} ends at "
                 f"{len(nomenclature) - 1}."
             )
             raise SourceDataError(msg)
-        padded = np.pad(found, (0, len(nomenclature) - len(found)))
-        counts[classes_column(key)] = [int(n) for n in padded]
+        counts[key] = found[: len(nomenclature)]
     return counts
 
 

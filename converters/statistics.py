@@ -80,6 +80,16 @@ class PixelStatistics:
                 self._found[key] = kind(modality, number)
             self._found[key].add(values)
 
+    def add_classes(
+        self, modality: Modality, counts: Mapping[str, Counts], split: str | None
+    ) -> None:
+        """Add the counts of a patch's classes, by class set, that `count_classes` found."""
+        for number, channel in enumerate(modality.nomenclatures):
+            key = (modality.key, channel, split or "")
+            found = self._found.setdefault(key, _Integers(modality, number))
+            assert isinstance(found, _Integers)
+            found.add_counts(counts[channel])
+
     def rows(self, roi: str) -> list[dict[str, Any]]:
         """Return plain JSON values, one dict a row of the table ``statistics``.
 
@@ -103,6 +113,14 @@ class PixelStatistics:
             {"roi": roi, **dict(zip(names, key, strict=True)), **self._found[key].row()}
             for key in keys
         ]
+
+
+def count_classes(values: npt.NDArray[Any]) -> Counts:
+    """Return how often each byte occurs, shape ``(256,)``."""
+    flat = np.ascontiguousarray(values).ravel()
+    if _in_pairs(flat):
+        return _unpaired(np.bincount(flat.view(np.uint16), minlength=_BINS))
+    return np.bincount(flat, minlength=256)
 
 
 def statistics_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -156,6 +174,9 @@ class _Integers:
         first = int(values.min())
         found = np.bincount(values - values.dtype.type(first))
         self.counts[first : first + len(found)] += found
+
+    def add_counts(self, counts: Counts) -> None:
+        self.counts[: len(counts)] += counts
 
     def row(self) -> dict[str, Any]:
         counts = self.counts.copy()

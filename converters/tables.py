@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from shapely import box, union_all
 
 from converters.receipts import Receipt
+from converters.statistics import statistics_table
 from flairhub.errors import NotInStoreError
 from flairhub.grids import CRS
 from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import MODALITIES
 from flairhub.store.access import Location
-from flairhub.store.layout import sums_name, table_name
+from flairhub.store.layout import TABLES, sums_name, table_name
 from flairhub.store.tables import (
     DATED,
     FOLDS,
@@ -42,7 +43,7 @@ def write_tables(
     receipts: Iterable[Receipt],
     documents: Mapping[str, bytes],
 ) -> None:
-    """Write ``shards``, ``patches`` and, last, ``rois``: with it the domain is complete.
+    """Write the tables, ``rois`` last: with it the domain is complete.
 
     Rows are sorted, and the bytes depend on nothing but the rows. A file of SHA-256 sums lies
     beside the tables, which hold those of everything else.
@@ -67,6 +68,7 @@ def write_tables(
     rois = [_roi_row(receipt) for receipt in done]
     tables = {
         "shards": _parquet(pd.DataFrame(shards)),
+        "statistics": _bytes(statistics_table(r for one in done for r in one.statistics)),
         "patches": _geoparquet(_patch_frame(patches)),
         "rois": _geoparquet(gpd.GeoDataFrame(rois, crs=CRS)),
     }
@@ -86,22 +88,20 @@ def read_receipts(root: Location, domain: DomainId) -> dict[str, Receipt]:
         rois = read_table(root, domain, "rois").drop(columns="geometry")
         patches = read_table(root, domain, "patches").drop(columns="geometry")
         shards = read_table(root, domain, "shards")
+        statistics = read_table(root, domain, "statistics")
     except NotInStoreError:
         return {}
-    mine = {
-        name: dict(list(table.groupby("roi")))
-        for name, table in (("patches", patches), ("shards", shards))
-    }
+    of_roi = [dict(list(table.groupby("roi"))) for table in (patches, shards, statistics)]
     found = {}
     for row in _plain(rois):
         roi = row["roi"]
-        found[roi] = Receipt(row, _plain(mine["patches"][roi]), _plain(mine["shards"][roi]))
+        found[roi] = Receipt(row, *(_plain(one[roi]) if roi in one else [] for one in of_roi))
     return found
 
 
 def drop_tables(root: Location, domain: DomainId) -> None:
     """Remove the tables, which makes the domain incomplete for every reader."""
-    for table in ("rois", "patches", "shards"):
+    for table in ("rois", *TABLES):
         (root / table_name(domain, table)).delete()
     (root / sums_name(domain)).delete()
     root.flush_names()
@@ -142,8 +142,12 @@ def _roi_row(receipt: Receipt) -> dict[str, Any]:
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
+    return _bytes(pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def _bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
@@ -165,7 +169,7 @@ def _missing(value: object) -> bool:
 
 def _json_value(value: Any) -> Any:  # noqa: ANN401 - whatever a table cell may hold
     if isinstance(value, np.ndarray):
-        return [_json_value(item) for item in value]
+        return [_json_value(v) for v in value] if value.dtype == object else value.tolist()
     if isinstance(value, np.generic):
         return value.item()
     return str(value) if isinstance(value, date) else value

@@ -28,7 +28,7 @@ from flairhub.batches.prepare import Preparation, compute_statistics
 from flairhub.config import DataConfig, load_config, parse_config
 from flairhub.errors import ConfigError, NotInStoreError
 from flairhub.modalities import MODALITIES, Kind, Modality
-from flairhub.store.layout import STATISTICS_TABLE, table_name
+from flairhub.store.layout import table_name
 from flairhub.store.normalisation import read_normalisation
 from flairhub.store.statistics import (
     PERCENTILES,
@@ -267,7 +267,7 @@ def tables(raw_tree: Path, store_root: Path, tmp_path_factory: pytest.TempPathFa
                     split = roi.folds["split"].get(patch)
                     statistics.add(modality, read_raster(file, modality).pixels, split)
             rows += statistics.rows(str(roi.roi))
-        pq.write_table(statistics_table(rows), root / table_name(domain, STATISTICS_TABLE))
+        pq.write_table(statistics_table(rows), root / table_name(domain, "statistics"))
     return root
 
 
@@ -317,7 +317,7 @@ def test_splits_and_domains_can_be_chosen(tables: Path) -> None:
 
 def test_a_domain_converted_before_says_to_convert_again(tables: Path, tmp_path: Path) -> None:
     for path in tables.glob("*.parquet"):
-        if f".{STATISTICS_TABLE}." not in path.name:
+        if ".statistics." not in path.name:
             shutil.copy(path, tmp_path)
     with pytest.raises(NotInStoreError, match=r"has no statistics.*convert` again"):
         read_statistics(tmp_path)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
+from fsspec.core import url_to_fs
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -66,6 +68,38 @@ class Location:
         """Write the whole object at this place; readers see the old one or the new one."""
         sync(self.store.set(self.path, default_buffer_prototype().buffer.from_bytes(data)))
 
+    def create(self, data: bytes) -> bool:
+        """Write the object at this place unless there is one; return whether it was written.
+
+        Raises
+        ------
+        NotImplementedError
+            If this kind of store cannot tell two creators apart.
+        """
+        if not isinstance(self.store, ObjectStore):
+            raise NotImplementedError
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+        try:
+            obstore.put(self.store.store, self.path, data, mode="create")
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except NotSupportedError as error:
+            raise NotImplementedError from error
+        return True
+
+    def modified(self) -> float | None:
+        """Return when the object here was written, seconds since 1970; None without one."""
+        if not isinstance(self.store, ObjectStore):
+            raise NotImplementedError
+        import obstore
+
+        try:
+            return obstore.head(self.store.store, self.path)["last_modified"].timestamp()
+        except FileNotFoundError:
+            return None
+
     def flush(self) -> None:
         """Return when what lies at or below this place survives a power cut.
 
@@ -117,6 +151,47 @@ def _sync(path: str | Path) -> None:
 async def _collect(names: Callable[[str], AsyncIterator[str]], path: str) -> list[str]:
     # called here, in the loop: some stores want one as soon as they are asked
     return [name.rstrip("/") async for name in names(path)]
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Tell errors of disks and of object storage from faults of a program."""
+    from obstore.exceptions import BaseError
+
+    return isinstance(error, OSError | BaseError)
+
+
+def open_file(url: str) -> IO[bytes]:
+    """Open a path or URL for reading bytes."""
+    if "://" not in url:
+        return open(url, "rb")
+    filesystem, path = filesystem_of(url)
+    return cast("IO[bytes]", filesystem.open(path, "rb"))
+
+
+@lru_cache(maxsize=64)
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of a path or URL, and the path in it.
+
+    Object storage is served by obstore: the same credentials, retries and pools as for stores.
+
+    Raises
+    ------
+    NotInStoreError
+        If the scheme is unknown.
+    """
+    _serve_object_storage()
+    try:
+        return cast("tuple[Any, str]", url_to_fs(url))
+    except (ValueError, ImportError) as error:
+        msg = f"{url} is no place that can be read: {error}"
+        raise NotInStoreError(msg) from error
+
+
+@lru_cache(maxsize=1)
+def _serve_object_storage() -> None:
+    from obstore.fsspec import register
+
+    register(["s3", "s3a", "gs", "az", "abfs", "abfss"])
 
 
 Source = str | os.PathLike[str] | Location

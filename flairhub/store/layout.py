@@ -35,10 +35,7 @@ PRESENT_ATTRIBUTE = "flairhub:present"
 DATES_ATTRIBUTE = "flairhub:dates"
 """Group attribute of a series: its dates, so that opening a ROI needs no further request."""
 
-TABLES = ("patches", "rois", "shards")
-
-STATISTICS_TABLE = "statistics"
-"""Table of the pixels' statistics; domains converted before it existed have none."""
+TABLES = ("patches", "rois", "shards", "statistics")
 
 
 def store_name(domain: DomainId) -> str:

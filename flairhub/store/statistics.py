@@ -23,7 +23,7 @@ from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES, Modality
 from flairhub.nomenclatures import NOMENCLATURES
 from flairhub.store.access import Location, Source, resolve
-from flairhub.store.layout import STATISTICS_TABLE, table_name
+from flairhub.store.layout import table_name
 from flairhub.store.tables import domain_of, list_domains, read_table
 
 HEIGHT = "height"
@@ -156,7 +156,7 @@ def count_classes(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _read_domain(root: Location, domain: DomainId) -> pd.DataFrame:
     try:
-        return read_table(root, domain, STATISTICS_TABLE)
+        return read_table(root, domain, "statistics")
     except NotInStoreError:
         if not (root / table_name(domain, "rois")).exists():
             raise

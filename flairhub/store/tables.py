@@ -19,7 +19,7 @@ from flairhub.errors import NotInStoreError, StoreLayoutError
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES
 from flairhub.store.access import Location
-from flairhub.store.layout import STATISTICS_TABLE, TABLES, store_name, table_name
+from flairhub.store.layout import TABLES, store_name, table_name
 
 FOLDS = ("split", "split_1", "split_2", "split_3", "split_4", "split_5", "split_flairchallenge")
 """Columns of ``patches`` that hold a split: of the CSVs, and of IGN's published folds."""
@@ -85,9 +85,8 @@ def read_table(
     StoreLayoutError
         If there is no table of that name, or the file is not Parquet.
     """
-    if table not in (*TABLES, STATISTICS_TABLE):
-        names = ", ".join((*TABLES, STATISTICS_TABLE))
-        msg = f"There is no table {table!r}; a domain has {names}."
+    if table not in TABLES:
+        msg = f"There is no table {table!r}; a domain has {', '.join(TABLES)}."
         raise StoreLayoutError(msg)
     place = root / table_name(domain, table)
     try:
