@@ -185,20 +185,20 @@ class _Integers:
         if self.modality.nodata is not None:
             counts[int(self.modality.nodata)] = 0
         there = np.flatnonzero(counts)
-        exact = list(zip(there.tolist(), counts[there].tolist(), strict=True))
+        found = counts[there]  # 64 bits hold the squares of 2**31 numbers of 16
         valid = int(counts.sum())
         histogram = np.zeros(_BINS, np.int64)
         np.add.at(histogram, bins_of(there), counts[there])
         # the mean of class numbers means nothing
-        measured = bool(exact) and not self.modality.is_label
+        measured = bool(valid) and not self.modality.is_label
         return {
             "pixels": pixels,
             "nodata": pixels - valid,
             "count": valid,
             "minimum": float(there[0]) if measured else None,
             "maximum": float(there[-1]) if measured else None,
-            "sum": float(sum(v * n for v, n in exact)) if measured else None,
-            "sum_of_squares": float(sum(v * v * n for v, n in exact)) if measured else None,
+            "sum": float((there * found).sum()) if measured else None,
+            "sum_of_squares": float((there * there * found).sum()) if measured else None,
             **_sparse(histogram),
         }
 

@@ -18,8 +18,8 @@ from flairhub.modalities import Kind, Modality
 Profile = Literal["fast", "portable"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 
-_ZSTD_LEVEL = 5
-_PCODEC_LEVEL = 8
+_ZSTD_LEVEL = 1
+_PCODEC_LEVEL = 6
 
 
 def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
