@@ -1,8 +1,10 @@
-"""Class sets of the two label rasters: codes, names in two languages, colours, parents.
+"""Class sets of the label rasters: codes, names in two languages, colours, parents.
 
 Codes, names and colours of COSIA and of LPIS level 1 are those of IGN's FLAIR-HUB README. Codes and
 English names of LPIS levels 2 and 3 follow the class figure of IGN's FLAIR site; their French names
 are translations, and their colours are those of their level-1 parent, since IGN publishes none.
+Values, English names and colours of FLAIR#1 and FLAIR#2 are those of IGN's FLAIR-2 code; French
+names are those of the same classes in COSIA.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Nomenclature:
     Parameters
     ----------
     key
-        Name in this registry: ``cosia``, ``lpis_1``, ``lpis_2``, ``lpis_3``.
+        Name in this registry: ``cosia``, ``lpis_1``, ``lpis_2``, ``lpis_3``, ``flair``.
     title
         Name for people.
     classes
@@ -228,7 +230,45 @@ _LPIS_3 = _children(
     ("background", "autres", 30),
 )
 
+# The masks begin at 1, and a code is an index: 0 is there so that the values stay as they are.
+_FLAIR = _classes(
+    ("unlabelled", "non annoté", "#000000"),
+    ("building", "bâtiment", "#db0e9a"),
+    ("pervious surface", "zone perméable", "#938e7b"),
+    ("impervious surface", "zone imperméable", "#f80c00"),
+    ("bare soil", "sol nu", "#a97101"),
+    ("water", "eau", "#1553ae"),
+    ("coniferous", "conifère", "#194a26"),
+    ("deciduous", "feuillu", "#46e483"),
+    ("brushwood", "broussaille", "#f3a60d"),
+    ("vineyard", "vigne", "#660082"),
+    ("herbaceous vegetation", "surface herbacée", "#55ff00"),
+    ("agricultural land", "culture", "#fff30d"),
+    ("plowed land", "terre labourée", "#e4df7c"),
+    ("swimming pool", "piscine", "#3de6eb"),
+    ("snow", "neige", "#ffffff"),
+    ("clear cut", "coupe", "#8ab3a0"),
+    ("mixed", "mixte", "#6b714f"),
+    ("ligneous", "ligneux", "#c5dc42"),
+    ("greenhouse", "serre", "#9999ff"),
+    ("other", "autre", "#000000"),
+)
+
+FLAIR_BASELINE_OTHER = 13
+"""In IGN's 13-class baselines of FLAIR#1 and FLAIR#2 values above 12 count as one, 13 other; the
+published scores are means over the other twelve."""
+
+FLAIR_TO_COSIA: Mapping[int, int] = MappingProxyType(
+    {
+        1: 0, 2: 4, 3: 3, 4: 5, 5: 6, 6: 13, 7: 12, 8: 14, 9: 11, 10: 8, 11: 9, 12: 10, 13: 2,
+        14: 7, 15: 15, 16: 17, 17: 16, 18: 1, 19: 18,
+    }
+)  # fmt: skip
+"""The COSIA code of each FLAIR#1 and FLAIR#2 value: the same 19 classes in another order, named
+alike but for 19, ``other``, which is COSIA's ``undefined``."""
+
 _README = "IGNF/FLAIR-HUB README, commit 3d5693b"
+_FLAIR_2 = "IGNF/FLAIR-2, visualisation/data_display.py, commit 738a44d"
 _FIGURE = "class figure NOM_lpis_en of IGN's FLAIR site; parents read from its colour groups"
 
 NOMENCLATURES: Mapping[str, Nomenclature] = MappingProxyType(
@@ -239,6 +279,13 @@ NOMENCLATURES: Mapping[str, Nomenclature] = MappingProxyType(
             Nomenclature("lpis_1", "LPIS crops, level 1", _LPIS_1, _README),
             Nomenclature("lpis_2", "LPIS crops, level 2", _LPIS_2, _FIGURE, parent="lpis_1"),
             Nomenclature("lpis_3", "LPIS crops, level 3", _LPIS_3, _FIGURE, parent="lpis_2"),
+            Nomenclature(
+                "flair",
+                "FLAIR#1 and FLAIR#2 land cover",
+                _FLAIR,
+                _FLAIR_2,
+                ignored=(0, *range(FLAIR_BASELINE_OTHER, len(_FLAIR))),
+            ),
         )
     }
 )
