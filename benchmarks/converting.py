@@ -15,7 +15,7 @@ from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.source import RoiSource
 from flairhub.grids import RoiGrid
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import dataset_modalities
 from flairhub.store.codecs import codecs
 from flairhub.store.layout import array_specs, store_name
 
@@ -61,7 +61,7 @@ def _copy(roi: RoiSource, root: Path) -> None:
         min(rows), min(columns),
     )  # fmt: skip
     group = zarr.open_group(root / str(roi.domain) / str(roi.roi), mode="w")
-    for modality in MODALITIES.values():
+    for modality in dataset_modalities():
         dates = len(roi.times.get(modality.key, ()))
         specs = array_specs(modality, lattice, dates)
         buffers = [np.full(spec.shape, spec.fill_value, modality.dtype) for spec in specs]

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from converters.flairhub_tree import FlairHubTree
 from converters.source import RoiSource
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import dataset_modalities
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Workspace:
     def rois(self) -> list[RoiSource]:
         """Return every ROI of the raw tree."""
         tree = FlairHubTree(self.raw)
-        every = tuple(MODALITIES.values())
+        every = dataset_modalities()
         return [roi for domain in tree.domains() for roi in tree.rois(domain, every)]
 
 

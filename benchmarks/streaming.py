@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.harness import Row, Workspace, benchmark, interleaved
 from flairhub.batches.plan import PatchPlan
 from flairhub.batches.streaming import stream
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import MODALITIES, dataset_modalities
 
 BATCH = 4
 WORKERS = 2
@@ -58,8 +58,8 @@ def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 @benchmark
 def streaming(workspace: Workspace) -> Iterator[Row]:
     """One shuffled epoch of `flairhub.stream` against a DataLoader over the raw files."""
-    inputs = [key for key, modality in MODALITIES.items() if not modality.is_label]
-    labels = [n for m in MODALITIES.values() for n in m.nomenclatures]
+    inputs = [m.key for m in dataset_modalities() if not m.is_label]
+    labels = [n for m in dataset_modalities() for n in m.nomenclatures]
     plan = PatchPlan.build(workspace.root, modalities=inputs, labels=labels, complete=False)
     epochs = iter(range(1_000_000))
 

@@ -23,6 +23,7 @@ from catalog.terms import (
     Json,
     item_file,
 )
+from flairhub.modalities import Modality, family
 from flairhub.store.conventions import LICENCE
 from flairhub.store.layout import groups
 
@@ -82,7 +83,7 @@ def collection(items: Sequence[Json]) -> Json:
         "sci:citation": _CITATION,
         "item_assets": {
             "roi": roi_definition(),
-            **{group: group_definition(members) for group, members in groups().items()},
+            **{group: group_definition(members) for group, members in _groups(ordered).items()},
             "patches": patches_definition(),
         },
         "assets": {
@@ -97,6 +98,12 @@ def collection(items: Sequence[Json]) -> Json:
         },
         "links": [*_collection_links(), *map(_item_link, ordered)],
     }  # fmt: skip
+
+
+def _groups(items: Sequence[Json]) -> dict[str, tuple[Modality, ...]]:
+    """Return the groups that a ROI of this family of datasets can have as assets."""
+    keys = (key for item in items for key in item["properties"]["flairhub:modalities"])
+    return groups(m for m in family(keys) if not m.is_area)
 
 
 def root_catalog() -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import isnan
@@ -19,8 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from flairhub.errors import StoreLayoutError
 from flairhub.grids import CRS, RoiGrid
 from flairhub.ids import DomainId, RoiId
-from flairhub.modalities import MODALITIES, Modality
-from flairhub.nomenclatures import NOMENCLATURES
+from flairhub.modalities import Modality, family
 from flairhub.store.layout import groups, table_name
 from flairhub.store.tables import (
     DATED,
@@ -38,14 +37,17 @@ _SEGMENT_M = 256.0
 _DEGREE_DECIMALS = 7
 """Written digits of longitudes and latitudes, about 1 cm."""
 
-_PATCH_COLUMNS = (
-    *FOLDS,
-    *map(date_column, DATED),
-    *map(has_column, MODALITIES),
-    *map(classes_column, NOMENCLATURES),
-    "cloud_percent",
-    "snow_percent",
-)
+
+def _patch_columns(modalities: Sequence[Modality]) -> list[str]:
+    """Return the columns of ``patches`` that are read, where it has these modalities."""
+    return [
+        *FOLDS,
+        *(date_column(m.key) for m in modalities if m.key in DATED),
+        *(has_column(m.key) for m in modalities),
+        *(classes_column(key) for m in modalities for key in m.nomenclatures),
+        "cloud_percent",
+        "snow_percent",
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def read_facts(domain: DomainId, rois: pd.DataFrame, patches: pd.DataFrame) -> l
     try:
         unions = gpd.GeoSeries.from_wkb(rois["geometry"], crs=CRS)
         outlines = gpd.GeoSeries(_tidy(unions.simplify(0).to_numpy()), crs=CRS)
-        columns = patches[["roi", *_PATCH_COLUMNS]].groupby("roi", sort=False).agg(list)
+        read = _patch_columns(family(key for keys in rois["modalities"] for key in keys))
+        columns = patches[["roi", *read]].groupby("roi", sort=False).agg(list)
         of_roi = columns.to_dict("index")
         return [
             _facts(domain, row, of_roi[row["roi"]], outline, footprint)
@@ -159,8 +162,9 @@ def _facts(
     footprint: BaseGeometry,
 ) -> RoiFacts:
     here = set(row["modalities"])
-    members = {g: tuple(m for m in some if m.key in here) for g, some in groups().items()}
-    members = {group: some for group, some in members.items() if some}
+    # a raster on a grid of its own is no asset: its extent is not the ROI's
+    present = [m for m in family(here) if m.key in here and not m.is_area]
+    members = groups(present)
     numbers = (int(row[n]) for n in ("rows", "columns", "first_row", "first_column"))
     return RoiFacts(
         domain=domain,
@@ -173,7 +177,7 @@ def _facts(
         patches_with={key: sum(map(bool, patches[has_column(key)])) for key in here},
         days={group: _days(group, some[0], row, patches) for group, some in members.items()},
         splits=_splits(patches),
-        counts=_class_counts(patches),
+        counts=_class_counts(patches, present),
         clouds=_mean_by_date(patches["cloud_percent"]),
         snow=_mean_by_date(patches["snow_percent"]),
     )
@@ -198,8 +202,11 @@ def _splits(patches: Mapping[Any, list[Any]]) -> dict[str, dict[str, int]]:
     return {fold: {s: found[s] for s in SPLITS} for fold, found in counted.items() if found}
 
 
-def _class_counts(patches: Mapping[Any, list[Any]]) -> dict[str, list[int]]:
-    known = {key: _known(patches[classes_column(key)]) for key in NOMENCLATURES}
+def _class_counts(
+    patches: Mapping[Any, list[Any]], modalities: Sequence[Modality]
+) -> dict[str, list[int]]:
+    keys = [key for m in modalities for key in m.nomenclatures]
+    known = {key: _known(patches[classes_column(key)]) for key in keys}
     return {key: np.sum(some, axis=0).tolist() for key, some in known.items() if some}
 
 

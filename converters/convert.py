@@ -134,7 +134,7 @@ def convert(
         If the target cannot be written or reached, or another converter is at work there.
     """
     selection = selection or Selection()
-    options = Options(selection.choose_modalities(), profile, skip)
+    options = Options(selection.choose_modalities(source), profile, skip)
     codecs(options.modalities[0], profile)
     place = resolve(root, read_only=False)
     with _target_errors(place):

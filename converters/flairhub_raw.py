@@ -20,7 +20,7 @@ from typing import Self
 
 from flairhub.errors import InvalidIdError, SourceDataError
 from flairhub.ids import DomainId, PatchId, RoiId
-from flairhub.modalities import MODALITIES, Modality
+from flairhub.modalities import FLAIR_HUB, Modality, dataset_modalities
 
 METADATA_FOLDER = "GLOBAL_ALL_MTD"
 SPLIT_FILE = "GLOBAL_ALL_MTD_SPLIT.gpkg"
@@ -30,7 +30,7 @@ DATES = "acquisition_dates"
 DATE = "date"
 """GeoPackage column with the date of a single image, ``YYYYMMDD``."""
 
-_BY_SOURCE_NAME = {m.source_name: m for m in MODALITIES.values()}
+_BY_SOURCE_NAME = {m.source_name: m for m in dataset_modalities(FLAIR_HUB)}
 _FOLDER = re.compile(r"(?P<code>D[0-9]{3}(?:[0-9]{3})?)-(?P<year>[0-9]{3}[0-9X])_(?P<modality>.+)")
 _FILE = re.compile(r"(?P<folder>.+)_(?P<roi>[^_]+)_(?P<row>[0-9]+)-(?P<column>[0-9]+)\.tif")
 

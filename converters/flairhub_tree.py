@@ -23,7 +23,7 @@ from converters.source import RoiSource
 from converters.splits import read_folds, read_splits, split_of_file
 from flairhub.errors import InvalidIdError, SourceDataError
 from flairhub.ids import DomainId, PatchId, RoiId
-from flairhub.modalities import Modality
+from flairhub.modalities import FLAIR_HUB, Modality, dataset_modalities
 
 
 class FlairHubTree:
@@ -57,7 +57,12 @@ class FlairHubTree:
     @property
     def name(self) -> str:
         """Name of the layout, for the store's attributes (no path: it would differ by machine)."""
-        return "FLAIR-HUB"
+        return FLAIR_HUB
+
+    @property
+    def modalities(self) -> Sequence[Modality]:
+        """The ten rasters of a patch."""
+        return dataset_modalities(FLAIR_HUB)
 
     @property
     def notes(self) -> Sequence[str]:

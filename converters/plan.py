@@ -117,7 +117,7 @@ def plan(
         As the conversion, as far as names and tables tell.
     """
     selection = selection or Selection()
-    modalities = selection.choose_modalities()
+    modalities = selection.choose_modalities(source)
     codecs(modalities[0], profile)
     place = resolve(root, read_only=False)
     total = len(selection.choose_domains(source))

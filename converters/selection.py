@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from converters.source import RoiSource, Source
 from flairhub.errors import UnknownNameError, did_you_mean
 from flairhub.ids import DomainId
-from flairhub.modalities import MODALITIES, Kind, Modality, get_modality
+from flairhub.modalities import Kind, Modality, get_modality
 from flairhub.store.tables import SPLITS
 
 
@@ -60,13 +60,17 @@ class Selection:
             and (not of_rois or str(domain) in of_rois)
         ]
 
-    def choose_modalities(self) -> tuple[Modality, ...]:
+    def choose_modalities(self, source: Source) -> tuple[Modality, ...]:
         """Return the wanted modalities in registry order; raises `UnknownNameError`."""
+        offered = tuple(source.modalities)
         if self.modalities is None:
-            return tuple(MODALITIES.values())
+            return offered
         keys = {get_modality(name).key for name in self.modalities}
-        keys |= {m.group for m in MODALITIES.values() if m.kind is Kind.MASK and m.key in keys}
-        return tuple(m for m in MODALITIES.values() if m.key in keys)
+        for key in keys - {m.key for m in offered}:
+            msg = f"{source.name} has no {key}. {did_you_mean(key, [m.key for m in offered])}"
+            raise UnknownNameError(msg)
+        keys |= {m.group for m in offered if m.kind is Kind.MASK and m.key in keys}
+        return tuple(m for m in offered if m.key in keys)
 
     def choose_rois(self, rois: Sequence[RoiSource]) -> list[RoiSource]:
         """Return the wanted ROIs of a domain; raises `UnknownNameError` for an unknown split."""

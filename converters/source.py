@@ -57,6 +57,10 @@ class Source(Protocol):
         """Where the data come from, for the store's attributes and for messages."""
 
     @property
+    def modalities(self) -> Sequence[Modality]:
+        """What the layout can hold, in registry order."""
+
+    @property
     def notes(self) -> Sequence[str]:
         """Oddities met while looking, such as listed patches that are not there."""
 

@@ -20,7 +20,7 @@ from converters.statistics import statistics_table
 from flairhub.errors import NotInStoreError
 from flairhub.grids import CRS
 from flairhub.ids import DomainId, PatchId, RoiId
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import Modality, family
 from flairhub.store.access import Location
 from flairhub.store.layout import TABLES, sums_name, table_name
 from flairhub.store.tables import (
@@ -31,6 +31,7 @@ from flairhub.store.tables import (
     has_column,
     read_table,
     sha256_column,
+    source_column,
     times_column,
 )
 
@@ -66,10 +67,11 @@ def write_tables(
         for key, data in documents.items()
     ]
     rois = [_roi_row(receipt) for receipt in done]
+    possible = family(key for receipt in done for key in receipt.roi["modalities"])
     tables = {
         "shards": _parquet(pd.DataFrame(shards)),
         "statistics": _bytes(statistics_table(r for one in done for r in one.statistics)),
-        "patches": _geoparquet(_patch_frame(patches)),
+        "patches": _geoparquet(_patch_frame(patches, possible)),
         "rois": _geoparquet(gpd.GeoDataFrame(rois, crs=CRS)),
     }
     sums = "".join(
@@ -107,22 +109,27 @@ def drop_tables(root: Location, domain: DomainId) -> None:
     root.flush_names()
 
 
-def _patch_frame(rows: Sequence[dict[str, Any]]) -> gpd.GeoDataFrame:
-    labels = [key for m in MODALITIES.values() for key in m.nomenclatures]
+def _patch_frame(
+    rows: Sequence[dict[str, Any]], modalities: Sequence[Modality]
+) -> gpd.GeoDataFrame:
+    keys = [m.key for m in modalities]
+    dated = [key for key in DATED if key in keys]
+    labels = [key for m in modalities for key in m.nomenclatures]
+    extra = sorted({c for row in rows for c in row if c.startswith(source_column(""))})
     columns = [
         "patch_id", "domain", "roi", "row", "column", *_CORNERS, *FOLDS,
-        *(date_column(key) for key in DATED),
-        *(has_column(key) for key in MODALITIES),
-        *(sha256_column(key) for key in MODALITIES),
+        *(date_column(key) for key in dated),
+        *(has_column(key) for key in keys),
+        *(sha256_column(key) for key in keys),
         *(classes_column(key) for key in labels),
-        "cloud_percent", "snow_percent",
+        "cloud_percent", "snow_percent", *extra,
     ]  # fmt: skip
     frame = pd.DataFrame(
         {c: pd.Series([row.get(c) for row in rows], dtype=_dtype(c)) for c in columns}
     )
-    for column in (has_column(key) for key in MODALITIES):
+    for column in (has_column(key) for key in keys):
         frame[column] = frame[column].map(bool)
-    for column in (date_column(key) for key in DATED):
+    for column in (date_column(key) for key in dated):
         frame[column] = [date.fromisoformat(v) if v else None for v in frame[column]]
     return gpd.GeoDataFrame(frame, geometry=box(*(frame[c] for c in _CORNERS)), crs=CRS)
 

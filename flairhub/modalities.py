@@ -4,7 +4,8 @@ Folders, stores, samples, tables, batches and help texts are all made from `MODA
 modality is adding an entry here.
 
 Sources: sizes, types and band order follow IGN's FLAIR-HUB README and data paper (Garioud et al.
-2025, arXiv:2506.07080); Sentinel-2 band centres and widths are those of the MSI on Sentinel-2A (ESA
+2025, arXiv:2506.07080); those of FLAIR#1 and FLAIR#2 IGN's FLAIR-1 and FLAIR-2 code and dataset
+card; Sentinel-2 band centres and widths are those of the MSI on Sentinel-2A (ESA
 Sentinel-2 spectral response functions); SPOT bands those of the SPOT 6/7 user guide.
 """
 
@@ -21,6 +22,10 @@ import numpy as np
 from flairhub.errors import UnknownNameError, did_you_mean
 from flairhub.grids import PATCH_SIDE_M
 from flairhub.nomenclatures import NOMENCLATURES, Nomenclature
+
+FLAIR_HUB = "FLAIR-HUB"
+FLAIR = "FLAIR#1/#2"
+"""Families of datasets: a store, and a folder of stores, holds modalities of one of them."""
 
 
 class Kind(StrEnum):
@@ -88,7 +93,8 @@ class Modality:
     resolution_m
         Pixel side, metres.
     patch_px
-        Pixels along each side of a patch.
+        Pixels along each side of a patch; 0 for a raster of a whole ROI on a grid of its own, which
+        is not cut in patches.
     long_name
         CF long name of the variable.
     standard_name
@@ -107,6 +113,8 @@ class Modality:
         Sensor part of the GeoPackage with the acquisition dates, if IGN ships one.
     nomenclatures
         Keys of the class sets, one a band, for labels.
+    dataset
+        Which family publishes it: `FLAIR_HUB`, or `FLAIR` for FLAIR#1 and FLAIR#2.
     """
 
     key: str
@@ -127,12 +135,13 @@ class Modality:
     source_year: str | None = None
     dates_name: str | None = None
     nomenclatures: tuple[str, ...] = ()
+    dataset: str = FLAIR_HUB
 
     def __post_init__(self) -> None:
         """Check what the rest of the project relies on."""
         if not self.group:
             object.__setattr__(self, "group", self.key)
-        if round(self.resolution_m * self.patch_px, 6) != PATCH_SIDE_M:
+        if self.patch_px and round(self.resolution_m * self.patch_px, 6) != PATCH_SIDE_M:
             side = f"{self.patch_px} px of {self.resolution_m} m"
             msg = f"{self.key}: {side} are not {PATCH_SIDE_M} m."
             raise ValueError(msg)
@@ -152,6 +161,11 @@ class Modality:
     def band_names(self) -> tuple[str, ...]:
         """Names of the bands in file order."""
         return tuple(b.name for b in self.bands)
+
+    @property
+    def is_area(self) -> bool:
+        """True for a raster of a whole ROI on a grid of its own, not cut in patches."""
+        return not self.patch_px
 
     @property
     def is_label(self) -> bool:
@@ -232,6 +246,8 @@ def _sentinel1(orbit: str, title: str) -> Modality:
         dates_name=f"SENTINEL1-{orbit.upper()}",
     )
 
+
+_FLAIR_1 = "IGNF/FLAIR-1, baseline configuration"
 
 MODALITIES: Mapping[str, Modality] = MappingProxyType(
     {
@@ -364,10 +380,87 @@ MODALITIES: Mapping[str, Modality] = MappingProxyType(
                 long_name="LPIS crop class at three levels, 20 cm",
                 nomenclatures=("lpis_1", "lpis_2", "lpis_3"),
             ),
+            Modality(
+                key="flair_aerial",
+                source_name="FLAIR_IMG",
+                title="Aerial image and height",
+                kind=Kind.IMAGE,
+                bands=(*_RGBI, Band("elevation", "height above ground, 0.2 m a step")),
+                dtype="uint8",
+                units="1",
+                resolution_m=0.2,
+                patch_px=512,
+                long_name="FLAIR BD ORTHO aerial image and height above ground, 20 cm",
+                statistics=Statistics(
+                    (105.08, 110.87, 101.82, 106.38, 53.26),
+                    (52.17, 45.38, 44.0, 39.69, 79.3),
+                    _FLAIR_1,
+                ),
+                dates_name="AERIAL",
+                dataset=FLAIR,
+            ),
+            Modality(
+                key="flair_sentinel2_ts",
+                source_name="FLAIR_SEN2-DATA",
+                title="Sentinel-2 series of the super-area",
+                kind=Kind.SERIES,
+                bands=_MSI,
+                dtype="uint16",
+                units="1e-4",
+                resolution_m=10.0,
+                patch_px=0,
+                long_name="FLAIR Sentinel-2 surface reflectance times 10000, super-area",
+                temporal=True,
+                dataset=FLAIR,
+            ),
+            Modality(
+                key="flair_sentinel2_msk_sc",
+                source_name="FLAIR_SEN2-MASKS",
+                title="Sentinel-2 snow and cloud masks of the super-area",
+                kind=Kind.MASK,
+                bands=(
+                    Band("snow", "snow probability"),
+                    Band("cloud", "cloud probability"),
+                ),
+                dtype="uint16",
+                units="percent",
+                resolution_m=10.0,
+                patch_px=0,
+                long_name="FLAIR Sentinel-2 snow and cloud probability, super-area",
+                temporal=True,
+                group="flair_sentinel2_ts",
+                dataset=FLAIR,
+            ),
+            Modality(
+                key="flair_mask",
+                source_name="FLAIR_MSK",
+                title="Land-cover labels",
+                kind=Kind.LABEL,
+                bands=(Band("flair", "FLAIR land-cover class, from 1"),),
+                dtype="uint8",
+                units="1",
+                resolution_m=0.2,
+                patch_px=512,
+                long_name="FLAIR land-cover class, 20 cm",
+                nomenclatures=("flair",),
+                dataset=FLAIR,
+            ),
         )
     }
 )
-"""Every modality, by key, in the order in which they are read and batched."""
+"""Every modality of every family, by key, in the order in which they are read and batched."""
+
+
+def dataset_modalities(dataset: str = FLAIR_HUB) -> tuple[Modality, ...]:
+    """Return the modalities of one family of datasets, in registry order."""
+    return tuple(m for m in MODALITIES.values() if m.dataset == dataset)
+
+
+def family(keys: Iterable[str]) -> tuple[Modality, ...]:
+    """Return every modality of the families that some modalities belong to, in registry order."""
+    datasets = {MODALITIES[key].dataset for key in keys}
+    return tuple(m for m in MODALITIES.values() if m.dataset in datasets)
+
 
 _ALIASES: Mapping[str, str] = MappingProxyType({m.source_name: m.key for m in MODALITIES.values()})
 

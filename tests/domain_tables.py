@@ -13,7 +13,7 @@ from shapely import box, union_all
 
 from flairhub.grids import CRS, PATCH_SIDE_M
 from flairhub.ids import DomainId
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import MODALITIES, dataset_modalities
 from flairhub.nomenclatures import NOMENCLATURES
 from flairhub.store import tables
 from flairhub.store.layout import groups, table_name
@@ -21,7 +21,7 @@ from flairhub.store.layout import groups, table_name
 Cells = Iterable[tuple[int, int]]
 """IGN's 1-based (row, column) of the patches present."""
 
-SERIES = tuple(g for g, members in groups().items() if members[0].temporal)
+SERIES = tuple(g for g, members in groups(dataset_modalities()).items() if members[0].temporal)
 
 
 def write_domain(
@@ -36,7 +36,7 @@ def write_domain(
     undated: bool = False,
 ) -> None:
     """Write ``patches`` and ``rois`` of a domain; ROIs lie 5 km apart, eastward."""
-    present = [key for key in MODALITIES if key not in set(absent)]
+    present = [m.key for m in dataset_modalities() if m.key not in set(absent)]
     year = DomainId.parse(domain).year
     patch_rows: list[dict[str, object]] = []
     roi_rows: list[dict[str, object]] = []

@@ -31,7 +31,7 @@ from catalog.build import build_catalog
 from catalog.terms import ZARR_TYPE
 from flairhub.cli import run
 from flairhub.errors import CatalogError, NotInStoreError, StoreLayoutError
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import MODALITIES, dataset_modalities
 from flairhub.nomenclatures import NOMENCLATURES
 from flairhub.store.access import resolve
 from flairhub.store.layout import groups
@@ -152,7 +152,7 @@ def test_pystac_extensions_read_what_was_written(root: Path) -> None:
 
 def test_one_asset_a_group_described_from_the_registry(root: Path) -> None:
     item = item_json(root, "D012-2019", "AF-S1-27")
-    assert set(item["assets"]) == {"roi", "patches", *groups()}
+    assert set(item["assets"]) == {"roi", "patches", *groups(dataset_modalities())}
     spot, radar = item["assets"]["spot_rgbi"], item["assets"]["sentinel1_desc_ts"]
     assert [b["name"] for b in spot["bands"]] == [
         f"spot_rgbi[band={name}]" for name in MODALITIES["spot_rgbi"].band_names
@@ -278,7 +278,7 @@ def test_collection_sums_up_its_items(root: Path) -> None:
     ]
     assert collection.license == "etalab-2.0"
     assert collection.summaries.get_list("flairhub:strata") == ["AA", "AF", "FF", "UN", "VV"]
-    assert set(collection.item_assets) == {"roi", "patches", *groups()}
+    assert set(collection.item_assets) == {"roi", "patches", *groups(dataset_modalities())}
     mean = collection.item_assets["dem_elev"].properties["bands"][0]["statistics"]["mean"]
     assert mean == 326.43
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from flairhub.errors import GridError
 from flairhub.grids import PATCH_SIDE_M, Extent, Grid, RoiGrid, Window
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import dataset_modalities
 
-RESOLUTIONS = sorted({m.resolution_m for m in MODALITIES.values()})
+RESOLUTIONS = sorted({m.resolution_m for m in dataset_modalities()})
 
 # Lambert-93 covers x 0..1.3e6, y 6.0e6..7.2e6; ROIs lie on multiples of the patch's side.
 roi_grids = st.builds(

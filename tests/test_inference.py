@@ -12,9 +12,9 @@ from flairhub.errors import PlanError
 from flairhub.grids import PATCH_SIDE_M, RoiGrid
 from flairhub.inference.blending import NODATA, Blender
 from flairhub.inference.windows import cover, raised_cosine, starts, stride, true_overlap
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import dataset_modalities
 
-ALL_RESOLUTIONS = {m.resolution_m for m in MODALITIES.values()}
+ALL_RESOLUTIONS = {m.resolution_m for m in dataset_modalities()}
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))

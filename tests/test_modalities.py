@@ -9,7 +9,17 @@ import pytest
 
 from flairhub.errors import FlairHubError, UnknownNameError
 from flairhub.grids import PATCH_SIDE_M
-from flairhub.modalities import MODALITIES, Band, Kind, Modality, Statistics, get_modality
+from flairhub.modalities import (
+    FLAIR_HUB,
+    MODALITIES,
+    Band,
+    Kind,
+    Modality,
+    Statistics,
+    dataset_modalities,
+    family,
+    get_modality,
+)
 from flairhub.nomenclatures import NOMENCLATURES, LandClass, Nomenclature, get_nomenclature
 
 each_modality = pytest.mark.parametrize("modality", MODALITIES.values(), ids=list(MODALITIES))
@@ -19,7 +29,7 @@ each_nomenclature = pytest.mark.parametrize(
 
 
 def test_all_ten_rasters_of_the_dataset_are_registered() -> None:
-    assert {m.source_name for m in MODALITIES.values()} == {
+    assert {m.source_name for m in dataset_modalities(FLAIR_HUB)} == {
         "AERIAL_RGBI",
         "AERIAL-RLT_PAN",
         "DEM_ELEV",
@@ -43,6 +53,9 @@ def test_all_ten_rasters_of_the_dataset_are_registered() -> None:
         ("sentinel2_ts", "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12", "uint16", 10),
         ("sentinel2_msk_sc", "snow cloud", "uint16", 10),
         ("sentinel1_asc_ts", "VV VH", "float32", 10),
+        ("flair_aerial", "red green blue nir elevation", "uint8", 512),
+        ("flair_sentinel2_ts", "B02 B03 B04 B05 B06 B07 B08 B8A B11 B12", "uint16", 0),
+        ("flair_sentinel2_msk_sc", "snow cloud", "uint16", 0),
         ("sentinel1_desc_ts", "VV VH", "float32", 10),
     ],
 )
@@ -57,15 +70,24 @@ def test_an_entry_is_consistent(modality: Modality) -> None:
     assert MODALITIES[modality.key] is modality
     assert re.fullmatch(r"[a-z][a-z0-9_]*", modality.key)
     assert modality.source_name.count("_") == 1  # what the grammar of file names relies on
-    assert modality.resolution_m * modality.patch_px == pytest.approx(PATCH_SIDE_M, rel=1e-12)
+    side = modality.resolution_m * modality.patch_px
+    assert modality.is_area or side == pytest.approx(PATCH_SIDE_M, rel=1e-12)
     assert len(set(modality.band_names)) == len(modality.bands) > 0
-    assert modality.group in MODALITIES
+    assert MODALITIES[modality.group].dataset == modality.dataset
     assert modality.temporal == (modality.kind in (Kind.SERIES, Kind.MASK))
     assert modality.is_label == bool(modality.nomenclatures)
     assert np.dtype(modality.dtype) == modality.numpy_dtype
     assert modality.title
     assert modality.long_name
     assert all(b.description for b in modality.bands)
+
+
+def test_a_family_is_told_from_any_of_its_modalities() -> None:
+    assert {m.key for m in family(["flair_mask"])} == {
+        "flair_aerial", "flair_mask", "flair_sentinel2_ts", "flair_sentinel2_msk_sc"
+    }  # fmt: skip
+    assert family(["dem_elev", "flair_mask"]) == tuple(MODALITIES.values())
+    assert family([]) == ()
 
 
 def test_published_statistics_fit_the_bands() -> None:
@@ -143,7 +165,8 @@ def test_label_levels_name_their_class_sets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "count"), [("cosia", 19), ("lpis_1", 23), ("lpis_2", 31), ("lpis_3", 46)]
+    ("key", "count"),
+    [("cosia", 19), ("lpis_1", 23), ("lpis_2", 31), ("lpis_3", 46), ("flair", 20)],
 )
 def test_class_sets_have_their_published_sizes(key: str, count: int) -> None:
     assert len(get_nomenclature(key)) == count

@@ -15,9 +15,9 @@ from flairhub.batches.batch import MultimodalBatch
 from flairhub.batches.prepare import Preparation, augment, compute_statistics
 from flairhub.batches.streaming import stream
 from flairhub.errors import PlanError
-from flairhub.modalities import MODALITIES, Statistics
+from flairhub.modalities import MODALITIES, Statistics, dataset_modalities
 
-INPUTS = [key for key, modality in MODALITIES.items() if not modality.is_label]
+INPUTS = [m.key for m in dataset_modalities() if not m.is_label]
 
 
 @pytest.fixture(scope="module")

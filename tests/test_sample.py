@@ -20,7 +20,7 @@ from flairhub.cli import run
 from flairhub.errors import ConfigError, SourceDataError
 from flairhub.grids import PATCH_SIDE_M
 from flairhub.ids import DomainId, PatchId
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import MODALITIES, dataset_modalities
 from flairhub.nomenclatures import NOMENCLATURES
 from tests.trees import read, snapshot
 
@@ -33,14 +33,14 @@ def test_every_name_follows_the_grammar(raw_tree: Path) -> None:
         file = RawFile.parse(path.name)
         assert path == raw_tree / file.path
         seen.add(file.folder.modality.key)
-    assert seen == set(MODALITIES)
+    assert seen == {m.key for m in dataset_modalities()}
     folders = [RawFolder.parse(path.name) for path in raw_tree.glob("D*")]
     assert {f.year for f in folders if f and f.modality.key == "aerial_rlt_pan"} == {"195X"}
     assert DomainId("024047", 2021) in [f.domain for f in folders if f]
 
 
 def test_rasters_are_what_the_registry_says(raw_tree: Path) -> None:
-    for modality in MODALITIES.values():
+    for modality in dataset_modalities():
         for path in raw_tree.glob(f"*_{modality.source_name}/*/*_1-2.tif"):
             with rasterio.open(path) as source:
                 assert set(source.dtypes) == {modality.dtype}

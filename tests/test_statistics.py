@@ -27,7 +27,7 @@ from flairhub.batches.datamodule import FlairDataModule
 from flairhub.batches.prepare import Preparation, compute_statistics
 from flairhub.config import DataConfig, load_config, parse_config
 from flairhub.errors import ConfigError, NotInStoreError
-from flairhub.modalities import MODALITIES, Kind, Modality
+from flairhub.modalities import MODALITIES, Kind, Modality, dataset_modalities
 from flairhub.store.layout import table_name
 from flairhub.store.normalisation import read_normalisation
 from flairhub.store.statistics import (
@@ -100,7 +100,7 @@ def frame_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("key", [k for k, m in MODALITIES.items() if not m.is_label])
+@pytest.mark.parametrize("key", [m.key for m in dataset_modalities() if not m.is_label])
 def test_every_channel_is_what_numpy_says(key: str, kind: str) -> None:
     modality = MODALITIES[key]
     patches = [draw_pixels(modality, kind, seed) for seed in (1, 2)]

@@ -18,10 +18,10 @@ from flairhub import PatchPlan
 from flairhub.batches.batch import IGNORE_INDEX, MultimodalBatch
 from flairhub.batches.streaming import stream
 from flairhub.errors import FlairHubError, PlanError
-from flairhub.modalities import MODALITIES, get_modality
+from flairhub.modalities import dataset_modalities, get_modality
 from tests.trees import copy_domain, first_tiff
 
-INPUTS = [key for key, modality in MODALITIES.items() if not modality.is_label]
+INPUTS = [m.key for m in dataset_modalities() if not m.is_label]
 LABELS = ["cosia", "lpis_1", "lpis_3"]
 
 

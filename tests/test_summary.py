@@ -8,7 +8,7 @@ import pytest
 import flairhub
 from flairhub import cli
 from flairhub.errors import NotInStoreError, StoreLayoutError
-from flairhub.modalities import MODALITIES
+from flairhub.modalities import dataset_modalities
 from flairhub.store.summary import summarise
 
 
@@ -22,7 +22,7 @@ def test_a_folder_is_summarised_from_its_tables(store_root: Path) -> None:
         assert [r.roi for r in domain.rois] == list(opened)
         assert sum(r.patches for r in domain.rois) == domain.patches == len(opened.patches)
         assert sum(domain.splits.values()) <= domain.patches
-        assert {v.modality for v in domain.variables} == set(MODALITIES)
+        assert {v.modality for v in domain.variables} == {m.key for m in dataset_modalities()}
 
 
 def test_a_summary_tells_what_opening_shows(store_root: Path) -> None:

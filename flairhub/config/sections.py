@@ -107,7 +107,8 @@ class DataConfig(_Section):
     @field_validator("modalities")
     @classmethod
     def _check_modalities(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        inputs = {key for key, m in MODALITIES.items() if not m.is_label}
+        # a raster that is not cut in patches has no windows in step with the others
+        inputs = {key for key, m in MODALITIES.items() if not (m.is_label or m.is_area)}
         for name in names:
             if name not in inputs:
                 hint = did_you_mean(name, inputs)

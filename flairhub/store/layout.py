@@ -13,6 +13,7 @@ it the ROI does not exist for any reader.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
@@ -157,9 +158,9 @@ def array_specs(modality: Modality, roi: RoiGrid, dates: int = 0) -> tuple[Array
     )
 
 
-def groups() -> dict[str, tuple[Modality, ...]]:
-    """Return the modalities of each store group, in registry order."""
+def groups(modalities: Iterable[Modality] | None = None) -> dict[str, tuple[Modality, ...]]:
+    """Return the modalities of each store group; of all that there are, in registry order."""
     found: dict[str, tuple[Modality, ...]] = {}
-    for modality in MODALITIES.values():
+    for modality in MODALITIES.values() if modalities is None else modalities:
         found[modality.group] = (*found.get(modality.group, ()), modality)
     return found

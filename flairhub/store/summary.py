@@ -11,7 +11,7 @@ import pandas as pd
 from flairhub.errors import NotInStoreError
 from flairhub.grids import RoiGrid
 from flairhub.ids import DomainId
-from flairhub.modalities import MODALITIES, Modality
+from flairhub.modalities import Modality, family
 from flairhub.store.access import Location, Source, resolve
 from flairhub.store.layout import array_specs
 from flairhub.store.tables import domain_of, has_column, list_domains, read_table, times_column
@@ -132,7 +132,7 @@ def _summarise_domain(root: Location, domain: DomainId) -> DomainSummary:
         ),
         variables=tuple(
             variable
-            for modality in MODALITIES.values()
+            for modality in family(key for keys in rois["modalities"] for key in keys)
             for variable in _summarise_modality(modality, rois, patches)
         ),
         patches=len(patches),

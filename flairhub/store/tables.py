@@ -48,6 +48,11 @@ def classes_column(nomenclature: str) -> str:
     return f"classes_{nomenclature}"
 
 
+def source_column(fact: str) -> str:
+    """Return the ``patches`` column with a fact that a layout tells of a patch's raw files."""
+    return f"source_{fact}"
+
+
 def times_column(group: str) -> str:
     """Return the ``rois`` column with the dates of a series."""
     return f"times_{group}"
