@@ -73,7 +73,9 @@ def main(
         workspace.scratch.mkdir()
         if raw is None:
             log.print("writing the sample ...")
-            write_sample(workspace.raw, domains=1, rois=2, rows=grid, columns=grid, seed=0)
+            write_sample(
+                workspace.raw, domains=1, rois=2, rows=grid, columns=grid, seed=0, long_series=True
+            )
         log.print("converting it ...")
         convert(FlairHubTree(workspace.raw), str(workspace.root))
         for name in names or BENCHMARKS:

@@ -8,8 +8,6 @@ knows best what is wrong with it. Both give the same pixels, which is tested.
 from __future__ import annotations
 
 import hashlib
-import io
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +16,11 @@ from dataclasses import dataclass
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
 from converters.files import SourceFile
+from converters.geotiff import read_header
 from flairhub.errors import GridError, SourceDataError
 from flairhub.grids import CRS, Grid
 from flairhub.modalities import Modality
@@ -30,10 +28,6 @@ from flairhub.modalities import Modality
 Pixels = npt.NDArray[np.generic]
 
 _EPSG = int(CRS.removeprefix("EPSG:"))
-_PIXEL_IS_AREA = 1
-_METRE = 9001
-
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it prints without one
 
 
 @dataclass(frozen=True)
@@ -81,51 +75,24 @@ def read_raster(file: SourceFile, modality: Modality) -> Raster:
 
 def _decode_usual(data: bytes, modality: Modality) -> tuple[Pixels, Grid] | None:
     """Decode a file whose header says exactly what the registry expects; None for any other."""
+    side, bands = modality.patch_px, len(modality.bands)
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-            page = tiff.pages.first
-            grid = _usual_grid(page, modality)
-            if grid is None:
-                return None
-            separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-            count = page.samplesperpixel
+        header = read_header(data)
+        if header is None or (header.width, header.height) != (side, side):
+            return None
+        count = header.samples
+        right = count % bands == 0 if modality.temporal else count == bands
+        grid = _known_grid(header.transform, modality)
+        if not right or header.dtype != modality.dtype or header.epsg != _EPSG or grid is None:
+            return None
         pixels = imagecodecs.tiff_decode(data, index=0)
     except Exception:  # of whatever kind: GDAL decides what it is
         return None
-    side = modality.patch_px
-    if count > 1 and not separate:
+    if count > 1 and not header.separate:
         pixels = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
     if pixels.size != count * side * side or pixels.dtype != modality.numpy_dtype:
         return None
     return np.ascontiguousarray(pixels).reshape(count, side, side), grid
-
-
-def _usual_grid(page: tifffile.TiffPage, modality: Modality) -> Grid | None:
-    """Return the grid of a north-up header in metres of the right CRS and size, else None."""
-    side, bands = modality.patch_px, len(modality.bands)
-    count = page.samplesperpixel
-    right = page.imagewidth == side and page.imagelength == side and page.imagedepth == 1
-    right &= page.dtype == modality.numpy_dtype
-    right &= count % bands == 0 if modality.temporal else count == bands
-    right &= page.fillorder == tifffile.FILLORDER.MSB2LSB
-    right &= page.photometric in (
-        tifffile.PHOTOMETRIC.MINISBLACK,
-        tifffile.PHOTOMETRIC.RGB,
-    )
-    # libtiff refuses a strip that is not there, GDAL fills it
-    right &= all(page.databytecounts) and all(page.dataoffsets)
-    keys = page.geotiff_tags if right else None
-    if not keys or keys.get("GTRasterTypeGeoKey") != _PIXEL_IS_AREA:
-        return None
-    if keys.get("ProjectedCSTypeGeoKey") != _EPSG or "ModelTransformation" in keys:
-        return None
-    if keys.get("ProjLinearUnitsGeoKey", _METRE) != _METRE:
-        return None
-    scale, tie = keys.get("ModelPixelScale"), keys.get("ModelTiepoint")
-    if scale is None or tie is None or len(tie) != 6 or any(tie[:3]):
-        return None
-    transform = (scale[0], 0.0, tie[3], 0.0, -scale[1], tie[4])
-    return _known_grid(transform, modality)
 
 
 def _known_grid(transform: tuple[float, ...], modality: Modality) -> Grid | None:

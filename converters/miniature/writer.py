@@ -77,6 +77,7 @@ def write_sample(
     rows: int = 3,
     columns: int = 3,
     seed: int = 0,
+    long_series: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleReport:
@@ -92,6 +93,8 @@ def write_sample(
         Patches of the largest ROIs; others may be smaller by one.
     seed
         The same seed gives the same bytes, whatever the number of workers.
+    long_series
+        As many dates as real ROIs have, about three times those of the sample.
     workers
         Processes; one a core when absent.
     progress
@@ -110,7 +113,7 @@ def write_sample(
     planned = plan_rois(domains, rois, rows, columns)
     directory.mkdir(parents=True, exist_ok=True)
     facts: list[_Facts] = []
-    for done, found in enumerate(_run(planned, directory, seed, workers), start=1):
+    for done, found in enumerate(_run(planned, directory, seed, long_series, workers), start=1):
         facts.append(found)
         if progress is not None:
             progress(done, len(planned))
@@ -123,30 +126,37 @@ def write_sample(
 
 
 def _run(
-    planned: Sequence[SampleRoi], directory: Path, seed: int, workers: int | None
+    planned: Sequence[SampleRoi],
+    directory: Path,
+    seed: int,
+    long_series: bool,
+    workers: int | None,
 ) -> Iterable[_Facts]:
     count = min(workers or os.cpu_count() or 1, len(planned))
     if count == 1:
-        yield from (_write_roi(roi, directory, seed) for roi in planned)
+        yield from (_write_roi(roi, directory, seed, long_series) for roi in planned)
         return
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_write_roi, roi, directory, seed) for roi in planned]
+        futures = [pool.submit(_write_roi, roi, directory, seed, long_series) for roi in planned]
         for future in futures:
             yield future.result()
 
 
-def _write_roi(roi: SampleRoi, directory: Path, seed: int) -> _Facts:
+def _write_roi(roi: SampleRoi, directory: Path, seed: int, long_series: bool) -> _Facts:
     rng = np.random.default_rng((seed, *roi.position))
     land = draw(roi, rng)
     satellites = sensors.Satellites(land, roi)
     year = roi.domain.year
-    times = {
-        "sentinel2_ts": sensors.revisit_days(year, 5, int(rng.integers(28, 44)), rng),
-        "sentinel1_asc_ts": sensors.revisit_days(year, 6, int(rng.integers(22, 34)), rng),
-        "sentinel1_desc_ts": sensors.revisit_days(
-            year, 6, int(rng.integers(20, 32)), rng, twin=True
-        ),
-    }
+    times = {}
+    for key, every, least, most in (
+        ("sentinel2_ts", 5, 28, 44),
+        ("sentinel1_asc_ts", 6, 22, 34),
+        ("sentinel1_desc_ts", 6, 20, 32),
+    ):
+        count, twin = int(rng.integers(least, most)), key == "sentinel1_desc_ts"
+        if long_series:
+            count, every = round(count * 91 / 35), 3
+        times[key] = sensors.revisit_days(year, every, count, rng, twin=twin)
     cosia, lpis = sensors.labels(land)
     optical, masks = sensors.sentinel2(satellites, times["sentinel2_ts"], rng)
     rasters = {
