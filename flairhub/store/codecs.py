@@ -1,8 +1,9 @@
 """Which codecs compress which pixels: one table of profiles, chosen by measurement.
 
-``fast`` (default) is the smallest that still decodes at over 1 GB/s on one core: delta + Zstandard
-for 8-bit imagery, pcodec for 16-bit and floating-point numbers, Zstandard for classes.
-``portable`` uses only codecs of the Zarr v3 core specification, so that any reader can open it.
+`docs/codecs.md` has the measurements. ``fast`` (default) converts fast and opens with Zarr-Python
+alone: delta + Zstandard for 8-bit imagery, pcodec for 16-bit and floating-point numbers, Zstandard
+for classes. ``portable`` uses only codecs of the Zarr v3 core specification, so that any reader can
+open it. ``archive`` is the smallest: lossless WebP for 8-bit imagery and classes.
 Every inner chunk ends in crc32c: Zarr itself notices no flipped bit.
 """
 
@@ -14,12 +15,16 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from flairhub.errors import UnknownNameError, did_you_mean
 from flairhub.modalities import Kind, Modality
+from flairhub.store.image_codec import WebpCodec
 
-Profile = Literal["fast", "portable"]
+Profile = Literal["fast", "portable", "archive"]
 PROFILES: tuple[str, ...] = get_args(Profile)
 
-_ZSTD_LEVEL = 1
-_PCODEC_LEVEL = 6
+_ZSTD_LEVEL = {"fast": 1, "portable": 5, "archive": 15}
+"""After delta, level 1 is smaller than 5 and ten times as fast; on bare numbers it is not."""
+
+_PCODEC_LEVEL = {"fast": 6, "archive": 8}
+"""8 saves 1 to 2 % more and takes up to three times as long."""
 
 
 def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
@@ -34,12 +39,14 @@ def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
         msg = f"Unknown codec profile {profile!r}. {did_you_mean(profile, PROFILES)}"
         raise UnknownNameError(msg)
     dtype = modality.numpy_dtype
+    if profile == "archive" and dtype.itemsize == 1:
+        return {"filters": (), "serializer": WebpCodec(), "compressors": (Crc32cCodec(),)}
     # zarr spells the dtype of a single byte without an endianness, and refuses one
     plain = BytesCodec() if dtype.itemsize > 1 else BytesCodec(endian=None)
     zstd = {
         "filters": (),
         "serializer": plain,
-        "compressors": (ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()),
+        "compressors": (ZstdCodec(level=_ZSTD_LEVEL[profile]), Crc32cCodec()),
     }
     if profile == "portable" or modality.kind in (Kind.LABEL, Kind.MASK):
         return zstd
@@ -49,6 +56,6 @@ def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
         return zstd | {"filters": (Delta(dtype=dtype.str),)}
     return {
         "filters": (),
-        "serializer": PCodec(level=_PCODEC_LEVEL),
+        "serializer": PCodec(level=_PCODEC_LEVEL[profile]),
         "compressors": (Crc32cCodec(),),
     }

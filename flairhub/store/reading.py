@@ -22,6 +22,7 @@ from xarray.backends import ZarrStore
 from flairhub.errors import NotInStoreError, StoreLayoutError, UnknownNameError, did_you_mean
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES, Modality
+from flairhub.store import image_codec  # noqa: F401 - registers itself with Zarr
 from flairhub.store.access import Location, Source, resolve
 from flairhub.store.conventions import GRID_MAPPING, coordinate_attributes, grid_of
 from flairhub.store.layout import DATES_ATTRIBUTE, FORMAT_VERSION, groups
