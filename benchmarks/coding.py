@@ -139,7 +139,7 @@ def _tiff(pixels: Pixels, options: dict[str, Any]) -> bytes:
     with MemoryFile() as file:
         with file.open(
             driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype,
-            interleave="pixel", transform=from_origin(0, 0, 1, 1), **options,
+            interleave="pixel", transform=from_origin(0, 0, 0.2, 0.2), **options,
         ) as dataset:  # fmt: skip
             dataset.write(pixels)
         return bytes(file.read())

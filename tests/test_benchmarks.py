@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import converting, opening
+from benchmarks import coding, converting, opening
 from benchmarks.__main__ import plain, table_of
 from benchmarks.harness import BENCHMARKS, Row, Workspace, interleaved
 
@@ -58,7 +58,7 @@ def test_rows_are_written_for_programs_and_shown_to_people() -> None:
 
 
 def test_every_promise_has_a_benchmark() -> None:
-    assert set(BENCHMARKS) == {"startup", "opening", "conversion", "size", "streaming"}
+    assert set(BENCHMARKS) == {"startup", "opening", "conversion", "size", "coding", "streaming"}
 
 
 @pytest.fixture
@@ -78,3 +78,9 @@ def test_the_store_is_smaller_than_its_files_in_few_objects(workspace: Workspace
     rows = {r.name: r for r in converting.size(workspace)}
     assert rows["bytes"].met
     assert rows["objects of a ROI"].met
+
+
+def test_profiles_are_as_small_as_promised(workspace: Workspace) -> None:
+    rows = [row for row in coding.coding(workspace) if row.unit == "MB"]
+    assert {"fast, sample/deflate", "fast, sample/LZW"} <= {row.name for row in rows}
+    assert all(row.met for row in rows), [row for row in rows if not row.met]
