@@ -63,6 +63,15 @@ def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
+class Layout(StrEnum):
+    """A raw dataset that the sample can imitate."""
+
+    FLAIR_HUB = "flair-hub"
+    FLAIR_HUB_ZIPS = "flair-hub-zips"
+    FLAIR_1 = "flair1"
+    FLAIR_2 = "flair2"
+
+
 def sample(
     directory: Annotated[Path, typer.Argument(help="New or empty folder for the raw tree.")],
     domains: Annotated[int, typer.Option(min=1, max=8, help="Domains (department-years).")] = 3,
@@ -71,9 +80,10 @@ def sample(
         str, typer.Option(metavar="ROWSxCOLS", help="Patches of the largest ROIs.")
     ] = "3x3",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    layout: Annotated[Layout, typer.Option(help="Which dataset to imitate.")] = Layout.FLAIR_HUB,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a faithful miniature of FLAIR-HUB's raw files: a synthetic landscape, seen by all."""
+    """Write a faithful miniature of IGN's raw files: a synthetic landscape, seen by all sensors."""
     from converters.miniature import write_sample
 
     rows, columns = _grid(grid)
@@ -86,6 +96,7 @@ def sample(
             rows=rows,
             columns=columns,
             seed=seed,
+            layout=layout,
             progress=lambda done, total: bar("", done, total),
         )
     if as_json:

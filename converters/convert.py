@@ -34,7 +34,7 @@ from converters.source import RoiSource, Source
 from converters.tables import drop_tables, read_receipts, write_tables
 from flairhub.errors import ConversionError, FlairHubError, NotInStoreError, SourceDataError
 from flairhub.ids import DomainId
-from flairhub.modalities import Modality, get_modality
+from flairhub.modalities import Modality, family, get_modality
 from flairhub.store.access import Location, is_storage_error, resolve
 from flairhub.store.codecs import codecs
 from flairhub.store.layout import groups, store_name
@@ -216,6 +216,7 @@ class _Domain:
         """Convert what is not there yet, and complete the tables."""
         self._delete_partials()
         complete = read_receipts(self.root, self.domain)
+        self._check_family(complete)
         jobs, skipped = _jobs(self.root, self.domain, rois, complete, self.options)
         jobs = [replace(job, root=self.url, source_name=self.source_name) for job in jobs]
         for job in jobs:
@@ -262,7 +263,7 @@ class _Domain:
             drop_tables(self.root, self.domain)
         marker = self.store / "zarr.json"
         if not marker.exists():
-            marker.write(domain_document(str(self.domain)))
+            marker.write(self._document())
 
     def _complete(self, complete: Mapping[str, Receipt], skipped: Sequence[Skipped]) -> None:
         receipts = dict(complete)
@@ -274,11 +275,28 @@ class _Domain:
         if not receipts:
             msg = f"{self.domain}: no ROI could be converted. " + "; ".join(map(str, skipped))
             raise SourceDataError(msg)
-        document = domain_document(str(self.domain), skipped)
+        document = self._document(skipped)
         (self.store / "zarr.json").write(document)
         (self.store / "zarr.json").flush()
         write_tables(self.root, self.domain, receipts.values(), {"zarr.json": document})
         self.work.delete_tree()
+
+    def _document(self, skipped: Sequence[Skipped] = ()) -> bytes:
+        dataset = self.options.modalities[0].dataset
+        return domain_document(str(self.domain), self.source_name, dataset, skipped)
+
+    def _check_family(self, complete: Mapping[str, Receipt]) -> None:
+        """Refuse to mix families: a domain of one would hide behind that of another."""
+        held = {
+            m.dataset for m in family(k for r in complete.values() for k in r.roi["modalities"])
+        }
+        other = held - {m.dataset for m in self.options.modalities}
+        if other:
+            msg = (
+                f"{self.store} holds {', '.join(sorted(other))}, not {self.source_name}: each "
+                "family of datasets needs a folder of its own."
+            )
+            raise ConversionError(msg)
 
     def _delete_partials(self) -> None:
         """Delete files that a killed process was still writing, beside the store and in it."""

@@ -6,11 +6,12 @@ import os
 import weakref
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from flairhub.errors import SourceDataError
 from flairhub.store.access import filesystem_of, open_file
@@ -64,6 +65,22 @@ class SourceFile:
             raise _unreadable(self, error) from error
         except (zipfile.BadZipFile, zlib.error) as error:
             raise _unreadable(self, error) from error
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Open the file to read parts of it.
+
+        Raises
+        ------
+        SourceDataError
+            If it cannot be opened.
+        """
+        try:
+            handle = _zip(self.url).open(self.member) if self.member else open_file(self.url)
+        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            raise _unreadable(self, error) from error
+        with handle:
+            yield handle
 
     def __str__(self) -> str:
         """Return the path; that of a zip and of its member are joined by ``!/``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from flairhub.errors import SourceDataError
 from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid
@@ -33,6 +33,47 @@ def roi_grid(patches: Collection[PatchId], one: PatchId, grid: Grid) -> RoiGrid:
         first_row,
         first_column,
     )
+
+
+def lattice_positions(places: Sequence[tuple[object, Grid]]) -> list[tuple[int, int]]:
+    """Return the 1-based row and column of patches on the lattice that their places share.
+
+    Parameters
+    ----------
+    places
+        The name of each patch's file, for messages, and its georeference.
+
+    Raises
+    ------
+    SourceDataError
+        With both positions, if two patches are not a whole number of patches apart, or lie on
+        the same place.
+    """
+    (reference, first), *_ = places
+    steps = []
+    taken: dict[tuple[int, int], object] = {}
+    for file, grid in places:
+        east, south = grid.left - first.left, first.top - grid.top
+        row, column = round(south / PATCH_SIDE_M), round(east / PATCH_SIDE_M)
+        both = (
+            f"{file} begins at {grid.left}, {grid.top}, and {reference} at {first.left}, "
+            f"{first.top}"
+        )
+        off = max(abs(east - column * PATCH_SIDE_M), abs(south - row * PATCH_SIDE_M))
+        if off > _TOLERANCE_M:
+            msg = (
+                f"{both}: {south / PATCH_SIDE_M:.3f} patches southward and "
+                f"{east / PATCH_SIDE_M:.3f} eastward, no whole numbers, so that they lie on no "
+                f"common lattice of {PATCH_SIDE_M} m and cannot be one ROI."
+            )
+            raise SourceDataError(msg)
+        if (row, column) in taken:
+            msg = f"{file} and {taken[row, column]} both begin at {grid.left}, {grid.top}."
+            raise SourceDataError(msg)
+        taken[row, column] = file
+        steps.append((row, column))
+    top, left = min(row for row, _ in steps), min(column for _, column in steps)
+    return [(row - top + 1, column - left + 1) for row, column in steps]
 
 
 def check_place(patch: PatchId, found: Grid, roi: RoiGrid, file: object, reference: object) -> None:

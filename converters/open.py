@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import os
 
+from converters.files import RawTree
+from converters.flair1 import Flair1Tree, FlairFolder
+from converters.flairhub_raw import RawFolder
 from converters.flairhub_tree import FlairHubTree
 from converters.source import Source
+from flairhub.errors import SourceDataError
 
 
 def open_source(place: str | os.PathLike[str]) -> Source:
-    """Return the raw dataset at a path or URL.
+    """Return the raw dataset at a path or URL, told by the names of its folders and zips.
 
     Raises
     ------
     SourceDataError
-        If it has none of the known layouts.
+        If it has none of the known layouts; the message names them.
     """
-    return FlairHubTree(place)
+    names = RawTree(place).names
+    hub = [name for name in names if RawFolder.parse(name)]
+    flair = [folder for name in names if (folder := FlairFolder.parse(name))]
+    if hub and flair:
+        msg = f"{place} holds {hub[0]} of FLAIR-HUB beside {flair[0]}; give each a folder."
+        raise SourceDataError(msg)
+    if hub:
+        return FlairHubTree(place)
+    if flair:
+        return Flair1Tree(place)
+    msg = (
+        f"{place} has no layout that is known. FLAIR-HUB has folders or zips like "
+        "D012-2019_AERIAL_RGBI; FLAIR#1 like flair_aerial_train, flair_1_aerial_test; FLAIR#2 "
+        "like flair_aerial_train, flair_sen_train, flair_2_aerial_test. Found "
+        f"{', '.join(names[:5]) or 'no folder at all'}."
+    )
+    raise SourceDataError(msg)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import imagecodecs
@@ -20,12 +20,15 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader, MemoryFile
 
 from converters.files import SourceFile
-from converters.geotiff import read_header
+from converters.geotiff import Header, read_header
 from flairhub.errors import GridError, SourceDataError
 from flairhub.grids import CRS, Grid
 from flairhub.modalities import Modality
 
 Pixels = npt.NDArray[np.generic]
+
+_HEADER_BYTES = 16384
+"""In which writers put the header, when they put it first."""
 
 _EPSG = int(CRS.removeprefix("EPSG:"))
 
@@ -53,7 +56,19 @@ class Raster:
 
 
 def read_grid(file: SourceFile, modality: Modality) -> Grid:
-    """Return the georeference of a file; raises `SourceDataError`."""
+    """Return the georeference of a file, from its header where that is usual.
+
+    Raises
+    ------
+    SourceDataError
+        As `read_raster`.
+    """
+    with file.open() as handle:
+        start = handle.read(_HEADER_BYTES)
+    with suppress(Exception):  # a header that is not usual, or not at the start
+        usual = _usual_header(start, modality)
+        if usual is not None:
+            return usual[1]
     return read_raster(file, modality).grid
 
 
@@ -75,16 +90,13 @@ def read_raster(file: SourceFile, modality: Modality) -> Raster:
 
 def _decode_usual(data: bytes, modality: Modality) -> tuple[Pixels, Grid] | None:
     """Decode a file whose header says exactly what the registry expects; None for any other."""
-    side, bands = modality.patch_px, len(modality.bands)
+    side = modality.patch_px
     try:
-        header = read_header(data)
-        if header is None or (header.width, header.height) != (side, side):
+        usual = _usual_header(data, modality)
+        if usual is None:
             return None
+        header, grid = usual
         count = header.samples
-        right = count % bands == 0 if modality.temporal else count == bands
-        grid = _known_grid(header.transform, modality)
-        if not right or header.dtype != modality.dtype or header.epsg != _EPSG or grid is None:
-            return None
         pixels = imagecodecs.tiff_decode(data, index=0)
     except Exception:  # of whatever kind: GDAL decides what it is
         return None
@@ -93,6 +105,20 @@ def _decode_usual(data: bytes, modality: Modality) -> tuple[Pixels, Grid] | None
     if pixels.size != count * side * side or pixels.dtype != modality.numpy_dtype:
         return None
     return np.ascontiguousarray(pixels).reshape(count, side, side), grid
+
+
+def _usual_header(data: bytes, modality: Modality) -> tuple[Header, Grid] | None:
+    """Return a header that says exactly what the registry expects, and its grid; else None."""
+    side, bands = modality.patch_px, len(modality.bands)
+    header = read_header(data)
+    if header is None or (header.width, header.height) != (side, side):
+        return None
+    count = header.samples
+    right = count % bands == 0 if modality.temporal else count == bands
+    grid = _known_grid(header.transform, modality)
+    if not right or header.dtype != modality.dtype or header.epsg != _EPSG or grid is None:
+        return None
+    return header, grid
 
 
 def _known_grid(transform: tuple[float, ...], modality: Modality) -> Grid | None:

@@ -14,6 +14,7 @@ from flairhub.ids import DomainId
 from flairhub.modalities import Modality
 from flairhub.store.access import Location
 from flairhub.store.layout import FORMAT_VERSION
+from flairhub.store.tables import source_column
 
 GROUP_SIGNATURE = "flairhub:source_signature"
 """Attribute of a ROI's group: digest of the files it was made from and how."""
@@ -97,8 +98,9 @@ def group_signature(source: RoiSource, members: Sequence[Modality], profile: str
 
 
 def rows_signature(source: RoiSource) -> str:
-    """Return a digest of the splits of a ROI's patches."""
-    return _digest({k: {str(p): v for p, v in f.items()} for k, f in source.folds.items()})
+    """Return a digest of the splits of a ROI's patches, and of what else is told of them."""
+    told = {**source.folds, **{source_column(k): f for k, f in source.facts.items()}}
+    return _digest({k: {str(p): v for p, v in f.items()} for k, f in told.items()})
 
 
 def _digest(value: object) -> str:

@@ -45,7 +45,7 @@ from flairhub.store.chunks import ChunkCodec
 from flairhub.store.conventions import (
     CF_VERSION,
     GRID_MAPPING,
-    LICENCE,
+    LICENCES,
     geozarr_attributes,
     grid_mapping_attributes,
     variable_attributes,
@@ -65,6 +65,7 @@ from flairhub.store.tables import (
     date_column,
     has_column,
     sha256_column,
+    source_column,
     times_column,
 )
 
@@ -378,6 +379,7 @@ class _RoiWriter:
             row |= {"domain": domain, "roi": roi, "row": patch.row, "column": patch.column}
             row |= dict(zip(("left", "bottom", "right", "top"), extent.bbox, strict=True))
             row |= {column: by_patch.get(patch) for column, by_patch in source.folds.items()}
+            row |= {source_column(k): told.get(patch) for k, told in source.facts.items()}
             for key in DATED:
                 if key in source.dates:
                     day = source.dates[key].get(patch)
@@ -427,8 +429,8 @@ class _RoiWriter:
         extent = geozarr_attributes(grid.grid(min(m.resolution_m for m in held)))
         return {
             "Conventions": CF_VERSION,
-            "title": f"FLAIR-HUB {self.source.where}",
-            **LICENCE,
+            "title": f"{self.job.source_name} {self.source.where}",
+            **LICENCES[held[0].dataset],
             **extent,
             "flairhub:format": FORMAT_VERSION,
             "flairhub:profile": self.job.profile,
@@ -494,9 +496,21 @@ def _mask_means(pixels: npt.NDArray[np.generic], modality: Modality) -> Mapping[
     }
 
 
-def domain_document(domain: str, skipped: Sequence[Skipped] = ()) -> bytes:
-    """Return the ``zarr.json`` of a domain's root group."""
-    attributes: dict[str, Any] = {"title": f"FLAIR-HUB {domain}", **LICENCE}
+def domain_document(
+    domain: str, source: str, dataset: str, skipped: Sequence[Skipped] = ()
+) -> bytes:
+    """Return the ``zarr.json`` of a domain's root group.
+
+    Parameters
+    ----------
+    domain, source
+        Its name, and that of the layout it comes from.
+    dataset
+        Family of its modalities.
+    skipped
+        What was left out.
+    """
+    attributes: dict[str, Any] = {"title": f"{source} {domain}", **LICENCES[dataset]}
     attributes["flairhub:format"] = FORMAT_VERSION
     if skipped:
         attributes[SKIPPED_ATTRIBUTE] = [one.as_list() for one in skipped]

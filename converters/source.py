@@ -31,6 +31,8 @@ class RoiSource:
         Acquisition date of single images, by modality key and patch; None where unknown.
     folds
         Split of each patch, by table column.
+    facts
+        What else the layout tells of each patch, by name: ends up in a column of the patches table.
     problem
         Why the ROI cannot be converted, if that is known already.
     """
@@ -41,6 +43,7 @@ class RoiSource:
     times: Mapping[str, Sequence[date]] = field(default_factory=dict)
     dates: Mapping[str, Mapping[PatchId, date | None]] = field(default_factory=dict)
     folds: Mapping[str, Mapping[PatchId, str]] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[PatchId, str]] = field(default_factory=dict)
     problem: str | None = None
 
     @property

@@ -42,6 +42,7 @@ from flairhub.store.tables import (
     has_column,
     read_table,
     sha256_column,
+    source_column,
     times_column,
 )
 
@@ -428,12 +429,14 @@ class _RoiCheck:
             return
         expected: dict[str, Any] = {has_column(m.key): m.key in there for m in self.modalities}
         expected |= {c: self.source.folds.get(c, {}).get(patch) for c in FOLDS}
+        expected |= {source_column(k): told.get(patch) for k, told in self.source.facts.items()}
         for key, dates in self.source.dates.items():
             expected[date_column(key)] = dates.get(patch)
         extent = self.grid.patch_extent(patch.row, patch.column)
         expected |= dict(zip(("left", "bottom", "right", "top"), extent.bbox, strict=True))
         for column, value in expected.items():
-            found = None if pd.isna(row[column]) else row[column]
+            found = row.get(column)
+            found = None if pd.isna(found) else found
             if found != value:
                 self._found(str(patch), f"{column} is {found} in the patches table, not {value}")
 

@@ -1,4 +1,4 @@
-"""Names of FLAIR-HUB's units: domain (department-year), ROI, patch.
+"""Names of the units of a dataset: domain (department-year), ROI, patch.
 
 ``str(X.parse(text)) == text`` holds for every id; nothing else in the project splits these names.
 The historical modality's ``D012-195X`` is a name of raw folders, not an id: see
@@ -16,6 +16,7 @@ from flairhub.errors import InvalidIdError
 
 _DOMAIN = re.compile(r"D(?P<department>[0-9]{3}(?:[0-9]{3})?)-(?P<year>[0-9]{4})")
 _ROI = re.compile(r"(?P<strata>[A-Z]{2})-S(?P<campaign>[0-9])-(?P<counter>[A-Z]?[0-9]+)")
+_ZONE = re.compile(r"Z(?P<counter>[0-9]+)-(?P<strata>[A-Z]{2})")
 _PATCH = re.compile(
     r"(?P<domain>[^_]+)_(?P<roi>[^_]+)_(?P<row>[1-9][0-9]*)-(?P<column>[1-9][0-9]*)"
 )
@@ -74,32 +75,41 @@ class DomainId:
 class RoiId:
     """A region of interest inside a domain, such as ``AF-S1-27`` or ``UN-S1-U9``.
 
+    A zone of FLAIR#1 or FLAIR#2 is a ROI without a campaign: ``Z1_AN`` on disk is ``Z1-AN`` here,
+    since ``_`` separates the parts of a patch id.
+
     Parameters
     ----------
     strata
         The two dominant land-cover strata (U urban, A agricultural, F forest, N natural, V vine).
     campaign
-        Sampling campaign, 1 or 2.
+        Sampling campaign, 1 or 2; None for a zone.
     counter
         Running number, with one leading letter in some domains.
     """
 
     strata: str
-    campaign: int
+    campaign: int | None
     counter: str
 
     def __post_init__(self) -> None:
         """Refuse parts that would not print as a valid id."""
-        _match(_ROI, str(self), "ROI", "AF-S1-27")
+        pattern = _ROI if self.campaign is not None else _ZONE
+        _match(pattern, str(self), "ROI", "AF-S1-27")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a ROI id such as ``UN-S1-U9``; raises `InvalidIdError`."""
+        """Read a ROI id such as ``UN-S1-U9`` or ``Z1-AN``; raises `InvalidIdError`."""
+        zone = _ZONE.fullmatch(text)
+        if zone is not None:
+            return cls(zone["strata"], None, zone["counter"])
         found = _match(_ROI, text, "ROI", "AF-S1-27")
         return cls(found["strata"], int(found["campaign"]), found["counter"])
 
     def __str__(self) -> str:
-        """Return the id as IGN writes it."""
+        """Return the id as IGN writes it, but for the ``-`` of a zone."""
+        if self.campaign is None:
+            return f"Z{self.counter}-{self.strata}"
         return f"{self.strata}-S{self.campaign}-{self.counter}"
 
     def __lt__(self, other: RoiId) -> bool:

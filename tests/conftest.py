@@ -50,3 +50,13 @@ def store_root(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     root = tmp_path_factory.mktemp("stores") / "store"
     convert(FlairHubTree(raw_tree), str(root), workers=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def flair1_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FLAIR#1 with a domain of each split, a zone each; not to be changed."""
+    from converters.miniature import write_sample
+
+    directory = tmp_path_factory.mktemp("flair1") / "raw"
+    write_sample(directory, domains=3, rois=1, rows=2, columns=3, seed=1, layout="flair1")
+    return directory

@@ -242,7 +242,7 @@ def test_nothing_to_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run(["convert", str(empty), str(tmp_path / "store")]) == 1
-    assert "holds no folder of FLAIR-HUB" in capsys.readouterr().err
+    assert "has no layout that is known. FLAIR-HUB has" in capsys.readouterr().err
     assert run(["convert", str(tmp_path / "nowhere"), str(tmp_path / "store")]) == 1
     assert "nowhere" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()

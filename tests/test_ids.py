@@ -20,7 +20,7 @@ rois = st.builds(
     st.from_regex(r"[A-Z]{2}", fullmatch=True),
     st.integers(0, 9),
     st.builds("{}{}".format, st.sampled_from(["", "V", "N", "U"]), digits),
-)
+) | st.builds(RoiId, st.from_regex(r"[A-Z]{2}", fullmatch=True), st.none(), digits)
 patches = st.builds(PatchId, domains, rois, st.integers(1, 999), st.integers(1, 999))
 
 
@@ -43,9 +43,14 @@ def test_a_domain_has_its_parts(text: str, department: str, year: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "strata", "campaign", "counter"),
-    [("AF-S1-27", "AF", 1, "27"), ("UN-S1-U9", "UN", 1, "U9"), ("NV-S2-104", "NV", 2, "104")],
+    [
+        ("AF-S1-27", "AF", 1, "27"),
+        ("UN-S1-U9", "UN", 1, "U9"),
+        ("NV-S2-104", "NV", 2, "104"),
+        ("Z12-AN", "AN", None, "12"),  # a zone of FLAIR#1
+    ],
 )
-def test_a_roi_has_its_parts(text: str, strata: str, campaign: int, counter: str) -> None:
+def test_a_roi_has_its_parts(text: str, strata: str, campaign: int | None, counter: str) -> None:
     roi = RoiId.parse(text)
     assert (roi.strata, roi.campaign, roi.counter, str(roi)) == (strata, campaign, counter, text)
 
@@ -75,7 +80,21 @@ def test_what_is_not_a_domain_is_refused(text: str) -> None:
         DomainId.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "A-S1-27", "AF-1-27", "AF-S12-27", "AF-S1-", "af-S1-27"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "A-S1-27",
+        "AF-1-27",
+        "AF-S12-27",
+        "AF-S1-",
+        "af-S1-27",
+        "Z1_AN",
+        "Z-AN",
+        "Z1-A",
+        "Z1-AN-2",
+    ],
+)
 def test_what_is_not_a_roi_is_refused(text: str) -> None:
     with pytest.raises(InvalidIdError, match="not a ROI"):
         RoiId.parse(text)

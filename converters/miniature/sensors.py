@@ -12,8 +12,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.sparse import csr_array
 
-from converters.miniature.landscape import LPIS3, Floats, Landscape, spectral_noise
+from converters.miniature.landscape import LPIS3, RES, Floats, Landscape, spectral_noise
 from converters.miniature.terroirs import SampleRoi
+from flairhub.grids import Grid
 from flairhub.modalities import MODALITIES
 from flairhub.nomenclatures import NOMENCLATURES
 
@@ -125,13 +126,28 @@ def area_weights(length: int, cells: int) -> csr_array:
 
 
 class Satellites:
-    """Covers of the 10.24 m cells of a ROI, and what Sentinel-1 and -2 measure of them by day."""
+    """Covers of the cells of a grid, and what Sentinel-1 and -2 measure of them by day.
 
-    def __init__(self, land: Landscape, roi: SampleRoi) -> None:
+    Parameters
+    ----------
+    land, roi
+        What there is.
+    grid
+        Of the satellites; that of the ROI at 10.24 m when absent. Beyond the ROI the land is
+        mirrored; the grid's edges must be 0.4 m pixels of the ROI, as far as they go.
+    """
+
+    def __init__(self, land: Landscape, roi: SampleRoi, grid: Grid | None = None) -> None:
         self.roi = roi
-        grid = roi.grid.grid(MODALITIES["sentinel2_ts"].resolution_m)
+        own = roi.grid.grid(MODALITIES["sentinel2_ts"].resolution_m)
+        margins = _margins(own, grid or own)
+        grid = grid or own
         self.shape = (grid.height, grid.width)
-        coarse = (land.cosia[::2, ::2], land.lpis[::2, ::2])
+        cosia, lpis, dtm = (
+            np.pad(layer[::2, ::2], margins, mode="reflect")
+            for layer in (land.cosia, land.lpis, land.dtm)
+        )
+        coarse = (cosia, lpis)
         down = area_weights(coarse[0].shape[0], grid.height)
         across = area_weights(coarse[0].shape[1], grid.width)
         keys = coarse[0].astype(np.int32) * len(LPIS3) + coarse[1]
@@ -141,8 +157,8 @@ class Satellites:
         for key in np.unique(keys):
             share = (across @ (down @ (keys == key).astype(np.float32)).T).T
             self.covers.append((names[key // len(LPIS3)], crops[key % len(LPIS3)], share))
-        self.altitude = (across @ (down @ land.dtm[::2, ::2]).T).T
-        slope = np.gradient(self.altitude, 10.24)[1]
+        self.altitude = (across @ (down @ dtm).T).T
+        slope = np.gradient(self.altitude, grid.resolution)[1]
         self.slope = np.asarray(slope, np.float32)
 
     def reflectance(self, day: int) -> Floats:
@@ -160,6 +176,14 @@ class Satellites:
             total += np.array(_sigma0(cosia, crop, day), np.float32)[:, None, None] * share
         look = 1 if ascending else -1
         return np.asarray(total * np.exp(look * 1.5 * self.slope).clip(0.3, 3), np.float32)
+
+
+def _margins(inner: Grid, outer: Grid) -> list[tuple[int, int]]:
+    """Return how many 0.4 m pixels the outer grid has more in the north, south, west and east."""
+    step, a, b = 2 * RES, inner.extent, outer.extent
+    north, south = round((b.top - a.top) / step), round((a.bottom - b.bottom) / step)
+    west, east = round((a.left - b.left) / step), round((b.right - a.right) / step)
+    return [(north, south), (west, east)]
 
 
 _PLOWED_DAY = 165

@@ -7,11 +7,11 @@ relief are caricatures of the departments, different enough to tell domains apar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flairhub.errors import ConfigError
 from flairhub.grids import PATCH_SIDE_M, RoiGrid
-from flairhub.ids import DomainId, RoiId
+from flairhub.ids import DomainId, PatchId, RoiId
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,15 @@ class SampleRoi:
     position: tuple[int, int]
     test: bool
 
+    @property
+    def patches(self) -> tuple[PatchId, ...]:
+        """All its patches, row by row."""
+        return tuple(
+            PatchId(self.domain, self.roi, row, column)
+            for row in range(1, self.grid.rows + 1)
+            for column in range(1, self.grid.columns + 1)
+        )
+
 
 def plan_rois(domains: int, rois: int, rows: int, columns: int) -> tuple[SampleRoi, ...]:
     """Return the ROIs of a sample; the first of a domain has the full size, others may be smaller.
@@ -234,6 +243,54 @@ def plan_rois(domains: int, rois: int, rows: int, columns: int) -> tuple[SampleR
         _plan_roi(domain, (d, k), rows, columns)
         for d, domain in enumerate(SAMPLE_DOMAINS[:domains])
         for k in range(rois)
+    )
+
+
+FLAIR_DOMAINS = {
+    "flair1": ("D032-2019", "D012-2019", "D004-2021", "D080-2021", "D035-2020", "D067-2021"),
+    "flair2": ("D032-2019", "D084-2021", "D004-2021", "D080-2021", "D035-2020", "D067-2021"),
+}
+"""The domains of `SAMPLE_DOMAINS` that FLAIR#1 and FLAIR#2 have: train, test, validation first."""
+
+_OFF_LATTICE_M = (12.8, -25.6)
+"""FLAIR#1's zones lie on lattices of their own, not on that of Lambert-93."""
+
+
+def plan_zones(
+    layout: str, domains: int, rois: int, rows: int, columns: int
+) -> tuple[SampleRoi, ...]:
+    """Return the zones of a sample of FLAIR#1 or FLAIR#2: the land of the same domains' ROIs.
+
+    Parameters
+    ----------
+    layout
+        ``flair1`` or ``flair2``.
+    domains, rois, rows, columns
+        As for `plan_rois`.
+
+    Raises
+    ------
+    ConfigError
+        As `plan_rois`.
+    """
+    names = FLAIR_DOMAINS[layout]
+    if domains > len(names):
+        msg = f"A sample of {layout} has at most {len(names)} domains; asked for {domains}."
+        raise ConfigError(msg)
+    of_domain: dict[str, list[SampleRoi]] = {}
+    for roi in plan_rois(len(SAMPLE_DOMAINS), rois, rows, columns):
+        of_domain.setdefault(str(roi.domain), []).append(roi)
+    east, north = _OFF_LATTICE_M
+    return tuple(
+        replace(
+            roi,
+            roi=RoiId(roi.roi.strata, None, str(number)),
+            grid=replace(
+                roi.grid, left=round(roi.grid.left + east, 6), top=round(roi.grid.top + north, 6)
+            ),
+        )
+        for name in names[:domains]
+        for number, roi in enumerate(of_domain[name], start=1)
     )
 
 

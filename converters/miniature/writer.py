@@ -1,24 +1,25 @@
-"""The raw tree on disk: rasters, GeoPackages and CSVs as IGN lays them out."""
+"""The raw tree on disk: rasters, tables and zips as IGN lays them out."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pyogrio
-import rasterio
-from affine import Affine
 from shapely import box
 
 from converters.flairhub_raw import (
@@ -33,15 +34,23 @@ from converters.flairhub_raw import (
     dates_file,
 )
 from converters.miniature import sensors
+from converters.miniature.flair import first_numbers, write_flair_tables, write_zone
 from converters.miniature.landscape import draw
-from converters.miniature.terroirs import SampleRoi, plan_rois
-from flairhub.errors import SourceDataError
+from converters.miniature.terroirs import FLAIR_DOMAINS, SampleRoi, plan_rois, plan_zones
+from converters.miniature.tiff import write_tiff
+from flairhub.errors import ConfigError, SourceDataError, did_you_mean
 from flairhub.grids import CRS
 from flairhub.ids import PatchId
 from flairhub.modalities import MODALITIES, get_modality
 
 _FIXED_CLOCK = "2025-06-01T00:00:00.000Z"
 """GeoPackages carry the time of writing; a fixed one keeps equal seeds equal in bytes."""
+
+
+LAYOUTS = ("flair-hub", "flair-hub-zips", "flair1", "flair2")
+"""In which the sample can be written."""
+
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,12 @@ def write_sample(
     rows: int = 3,
     columns: int = 3,
     seed: int = 0,
+    layout: str = "flair-hub",
     long_series: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleReport:
-    """Write a miniature of FLAIR-HUB's raw tree.
+    """Write a miniature of a raw tree: the same land in whatever layout.
 
     Parameters
     ----------
@@ -93,8 +103,10 @@ def write_sample(
         Patches of the largest ROIs; others may be smaller by one.
     seed
         The same seed gives the same bytes, whatever the number of workers.
+    layout
+        One of `LAYOUTS`.
     long_series
-        As many dates as real ROIs have, about three times those of the sample.
+        As many dates as real ROIs of FLAIR-HUB have, about three times those of the sample.
     workers
         Processes; one a core when absent.
     progress
@@ -105,44 +117,79 @@ def write_sample(
     SourceDataError
         If the folder is not empty.
     ConfigError
-        If a number is out of range.
+        If a number is out of range, or there is no such layout.
     """
     if directory.exists() and any(directory.iterdir()):
         msg = f"{directory} is not empty; a sample is written into a new or empty folder."
         raise SourceDataError(msg)
-    planned = plan_rois(domains, rois, rows, columns)
+    if layout not in LAYOUTS:
+        msg = f"There is no layout {layout!r}. {did_you_mean(layout, LAYOUTS)}"
+        raise ConfigError(msg)
+    zones = layout in FLAIR_DOMAINS
+    planned = (
+        plan_zones(layout, domains, rois, rows, columns)
+        if zones
+        else plan_rois(domains, rois, rows, columns)
+    )
     directory.mkdir(parents=True, exist_ok=True)
-    facts: list[_Facts] = []
-    for done, found in enumerate(_run(planned, directory, seed, long_series, workers), start=1):
-        facts.append(found)
-        if progress is not None:
-            progress(done, len(planned))
-    _write_metadata(directory / METADATA_FOLDER, planned, facts, seed)
-    _write_csvs(directory, facts)
+    if zones:
+        write = partial(write_zone, layout=layout, numbers=first_numbers(layout, planned))
+        told = _run(write, planned, directory, seed, workers, progress)
+        write_flair_tables(directory, layout, told)
+    else:
+        write_roi = partial(_write_roi, long_series=long_series)
+        facts = _run(write_roi, planned, directory, seed, workers, progress)
+        _write_metadata(directory / METADATA_FOLDER, planned, facts, seed)
+        _write_csvs(directory, facts)
+    if layout == "flair-hub-zips":
+        _zip_folders(directory)
     files = [path for path in directory.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    patches = sum(len(f.patches) for f in facts)
+    patches = sum(roi.grid.rows * roi.grid.columns for roi in planned)
     return SampleReport(domains, len(planned), patches, len(files), size)
 
 
 def _run(
+    write: Callable[[SampleRoi, Path, int], _Told],
     planned: Sequence[SampleRoi],
     directory: Path,
     seed: int,
-    long_series: bool,
     workers: int | None,
-) -> Iterable[_Facts]:
+    progress: Callable[[int, int], None] | None,
+) -> list[_Told]:
+    """Write every ROI, and return what the tables need to know of them."""
+    found: list[_Told] = []
+
+    def note(one: _Told) -> None:
+        found.append(one)
+        if progress is not None:
+            progress(len(found), len(planned))
+
     count = min(workers or os.cpu_count() or 1, len(planned))
     if count == 1:
-        yield from (_write_roi(roi, directory, seed, long_series) for roi in planned)
-        return
+        for roi in planned:
+            note(write(roi, directory, seed))
+        return found
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_write_roi, roi, directory, seed, long_series) for roi in planned]
-        for future in futures:
-            yield future.result()
+        for future in [pool.submit(write, roi, directory, seed) for roi in planned]:
+            note(future.result())
+    return found
 
 
-def _write_roi(roi: SampleRoi, directory: Path, seed: int, long_series: bool) -> _Facts:
+def _zip_folders(directory: Path) -> None:
+    """Put each folder of a modality, and that of the tables, into a zip of its name."""
+    for folder in sorted(path for path in directory.iterdir() if path.is_dir()):
+        if folder.name.startswith("csv_"):
+            continue
+        with zipfile.ZipFile(folder.with_name(f"{folder.name}.zip"), "w") as target:
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                # TIFFs are compressed; a date of its own would make every run differ
+                name = zipfile.ZipInfo(path.relative_to(directory).as_posix())
+                target.writestr(name, path.read_bytes())
+        shutil.rmtree(folder)
+
+
+def _write_roi(roi: SampleRoi, directory: Path, seed: int, *, long_series: bool) -> _Facts:
     rng = np.random.default_rng((seed, *roi.position))
     land = draw(roi, rng)
     satellites = sensors.Satellites(land, roi)
@@ -175,14 +222,11 @@ def _write_roi(roi: SampleRoi, directory: Path, seed: int, long_series: bool) ->
         "aerial_label_cosia": cosia,
         "all_label_lpis": lpis,
     }
-    patches = tuple(
-        PatchId(roi.domain, roi.roi, row, column)
-        for row in range(1, roi.grid.rows + 1)
-        for column in range(1, roi.grid.columns + 1)
-    )
+    patches = roi.patches
     for key, pixels in rasters.items():
         for patch in patches:
-            _write_tiff(directory, roi, patch, key, pixels)
+            modality = get_modality(key)
+            write_tiff(directory / RawFile.of(patch, modality).path, roi, patch, modality, pixels)
     flown = date(year, 1, 1).replace(month=7, day=int(rng.integers(1, 28)))
     days = {
         "aerial_rgbi": flown.strftime("%Y%m%d"),
@@ -195,24 +239,6 @@ def _write_roi(roi: SampleRoi, directory: Path, seed: int, long_series: bool) ->
 def _flat(series: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Lay the bands of all dates one after the other, date by date, as the files have them."""
     return series.reshape(-1, *series.shape[-2:])
-
-
-def _write_tiff(
-    directory: Path, roi: SampleRoi, patch: PatchId, key: str, pixels: npt.NDArray[Any]
-) -> None:
-    modality = get_modality(key)
-    window = roi.grid.patch_window(patch.row, patch.column, modality.resolution_m)
-    grid = roi.grid.grid(modality.resolution_m).crop(window)
-    path = directory / RawFile.of(patch, modality).path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = pixels[(..., *window.slices)]
-    profile = {
-        "driver": "GTiff", "count": len(values), "height": grid.height, "width": grid.width,
-        "dtype": modality.dtype, "crs": CRS, "transform": Affine(*grid.transform),
-        "interleave": "pixel", "compress": "lzw",
-    }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as target:
-        target.write(values)
 
 
 def _split(

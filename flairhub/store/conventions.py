@@ -14,18 +14,30 @@ import zarr_cm
 
 from flairhub.errors import StoreLayoutError
 from flairhub.grids import CRS, Grid
-from flairhub.modalities import Modality
+from flairhub.modalities import FLAIR, FLAIR_HUB, Modality
 from flairhub.nomenclatures import Nomenclature
 
 CF_VERSION = "CF-1.12"
 GRID_MAPPING = "spatial_ref"
 TIME_UNITS = "days since 1970-01-01"
 
-LICENCE = {
-    "license": "etalab-2.0",
-    "attribution": "IGN FLAIR-HUB, Open Licence 2.0 / Licence Ouverte 2.0 (Etalab)",
-    "references": "https://doi.org/10.48550/arXiv.2506.07080",
+LICENCES = {
+    dataset: {
+        "license": "etalab-2.0",
+        "attribution": f"IGN {dataset}, Open Licence 2.0 / Licence Ouverte 2.0 (Etalab)",
+        "references": references,
+    }
+    for dataset, references in (
+        (FLAIR_HUB, "https://doi.org/10.48550/arXiv.2506.07080"),
+        (
+            FLAIR,
+            "https://doi.org/10.48550/arXiv.2211.12979 https://doi.org/10.48550/arXiv.2310.13336",
+        ),
+    )
 }
+"""What attribution the data of a family ask for."""
+
+LICENCE = LICENCES[FLAIR_HUB]
 
 
 def geozarr_attributes(grid: Grid) -> dict[str, Any]:

@@ -1,0 +1,341 @@
+"""FLAIR#1: aerial images and masks by domain and zone, their place read from the rasters.
+
+::
+
+    flair_aerial_train/D004_2021/Z1_AN/img/IMG_000001.tif
+    flair_labels_train/D004_2021/Z1_AN/msk/MSK_000001.tif
+    flair_1_aerial_test, flair_1_labels_test                    the same for the test domains
+    flair-1_metadata_aerial.json                                date, time and camera of each image
+
+Each folder may be a zip of its name. A zone becomes a ROI, ``Z1_AN`` is called ``Z1-AN`` there.
+The numbers of images say nothing about their place, so rows and columns are counted on the lattice
+of 102.4 m that the georeferences of a zone share. Zones without one (IGN turned some to follow the
+land) cannot be ROIs and are named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from typing import Any, ClassVar
+
+from converters.files import RawTree, SourceFile
+from converters.geometry import lattice_positions
+from converters.rasters import read_grid
+from converters.source import RoiSource
+from flairhub.errors import InvalidIdError, SourceDataError
+from flairhub.grids import Grid
+from flairhub.ids import DomainId, PatchId, RoiId
+from flairhub.modalities import MODALITIES, Modality
+
+IMAGE, MASK = MODALITIES["flair_aerial"], MODALITIES["flair_mask"]
+
+METADATA_FILE = "flair-1_metadata_aerial.json"
+
+_FOLDER = re.compile(
+    r"(?P<stem>flair(?:_[12])?(?:_toy)?)_(?P<kind>aerial|labels|sen)_(?P<part>train|test)"
+)
+_METADATA = re.compile(r"flair.*metadata.*\.json")
+_RASTER = re.compile(
+    r"(?P<domain>[^/]+)/(?P<zone>[^/]+)/(?:img/IMG|msk/MSK)_(?P<number>[0-9]+)\.tif"
+)
+_FACTS = ("time", "camera")
+"""Of the metadata, what is kept of each patch in the table of patches, besides its date."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlairFolder:
+    """A folder at the top of FLAIR#1 or FLAIR#2.
+
+    Parameters
+    ----------
+    stem
+        How the name begins: ``flair``, ``flair_1``, ``flair_2``.
+    kind
+        ``aerial``, ``labels`` or ``sen``.
+    part
+        ``train`` or ``test``.
+    """
+
+    stem: str
+    kind: str
+    part: str
+
+    @classmethod
+    def parse(cls, name: str) -> FlairFolder | None:
+        """Read a folder name; None for any other."""
+        found = _FOLDER.fullmatch(name)
+        return cls(**found.groupdict()) if found else None
+
+    def sister(self, kind: str) -> FlairFolder:
+        """Return the folder that holds another kind of the same zones."""
+        return FlairFolder(self.stem, kind, self.part)
+
+    def __str__(self) -> str:
+        """Return the name as IGN writes it."""
+        return f"{self.stem}_{self.kind}_{self.part}"
+
+
+def raster_path(modality: Modality, domain: DomainId, zone: RoiId, number: int) -> str:
+    """Return the path of an image or a mask below its folder."""
+    folder, name = ("img", "IMG") if modality is IMAGE else ("msk", "MSK")
+    return f"{zone_path(domain, zone)}/{folder}/{name}_{number:06d}.tif"
+
+
+def zone_path(domain: DomainId, zone: RoiId) -> str:
+    """Return the path of a zone below the folders."""
+    return f"{domain}/{zone}".replace("-", "_")
+
+
+@dataclass
+class Zone:
+    """What lies in the folders of one zone.
+
+    Parameters
+    ----------
+    domain, roi
+        Its ids.
+    folders
+        Where it was found; more than one is a fault.
+    rasters
+        By number of the image, then by modality key.
+    """
+
+    domain: DomainId
+    roi: RoiId
+    folders: list[FlairFolder] = field(default_factory=list)
+    rasters: dict[str, dict[str, SourceFile]] = field(default_factory=lambda: defaultdict(dict))
+
+    @property
+    def name(self) -> str:
+        """Domain and zone as IGN writes them."""
+        return zone_path(self.domain, self.roi)
+
+
+class Flair1Tree:
+    """The layout of FLAIR#1, unpacked or in IGN's zips.
+
+    Parameters
+    ----------
+    root
+        Path or URL of the folder that holds ``flair_aerial_train`` and its sisters.
+
+    Raises
+    ------
+    SourceDataError
+        If the folder does not exist, or holds nothing of FLAIR#1.
+    """
+
+    validation: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("D004-2021", "D014-2020", "D029-2021", "D031-2019"),
+            *("D058-2020", "D066-2021", "D067-2021", "D070-2020"),
+        }
+    )
+    """Domains that IGN's baseline validates on; those of the test folders are test."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.tree = RawTree(root)
+        found = [FlairFolder.parse(name) for name in self.tree.names]
+        self.folders = [folder for folder in found if folder]
+        if not any(folder.kind == "aerial" for folder in self.folders):
+            msg = (
+                f"{self.tree.root} holds no images of {self.name}; expected a folder or zip like "
+                f"flair_aerial_train, found {', '.join(self.tree.names[:5]) or 'no folder at all'}."
+            )
+            raise SourceDataError(msg)
+        self._notes: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the layout, for the store's attributes."""
+        return "FLAIR#1"
+
+    @property
+    def modalities(self) -> Sequence[Modality]:
+        """Images of five bands, and masks."""
+        return (IMAGE, MASK)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Oddities met so far."""
+        return tuple(self._notes)
+
+    def domains(self) -> list[DomainId]:
+        """Return the domains that have a zone, sorted."""
+        return sorted({zone.domain for zone in self._zones.values()})
+
+    def rois(self, domain: DomainId, modalities: Sequence[Modality]) -> list[RoiSource]:
+        """Return the zones of a domain that have files of `modalities`, with dates and splits.
+
+        A zone whose patches share no lattice, or contradict the metadata, is returned with its
+        problem. Reads the header of a raster of every patch.
+
+        Raises
+        ------
+        SourceDataError
+            If the metadata cannot be read.
+        """
+        found = []
+        for zone in sorted(self._zones.values(), key=lambda z: z.roi):
+            keys = {m.key for m in modalities}
+            has = any(keys & by_key.keys() for by_key in zone.rasters.values())
+            if zone.domain == domain and has:
+                try:
+                    found.append(self._roi(zone, modalities))
+                except SourceDataError as error:  # of this zone alone: others may be whole
+                    # where its patches lie is not known: one after the other
+                    files = {
+                        PatchId(domain, zone.roi, 1, number): by_key
+                        for number, by_key in enumerate(zone.rasters.values(), start=1)
+                    }
+                    found.append(RoiSource(domain, zone.roi, files, problem=str(error)))
+        return found
+
+    def _roi(self, zone: Zone, modalities: Sequence[Modality]) -> RoiSource:
+        if len(zone.folders) > 1:
+            names = " and in ".join(map(str, zone.folders))
+            msg = f"{zone.name} lies in {names}: one ROI cannot be both; convert one at a time."
+            raise SourceDataError(msg)
+        patches, _ = self._placed(zone)
+        keys = {m.key for m in modalities}
+        files = {
+            patch: {key: file for key, file in zone.rasters[number].items() if key in keys}
+            for number, patch in patches.items()
+        }
+        facts, dates = self._facts(zone, patches)
+        split = "valid" if str(zone.domain) in self.validation else "train"
+        if zone.folders[0].part == "test":
+            split = "test"
+        return RoiSource(
+            zone.domain,
+            zone.roi,
+            dict(sorted(files.items())),
+            dates={IMAGE.key: dates} if IMAGE.key in keys else {},
+            folds={"split": dict.fromkeys(patches.values(), split)},
+            facts=facts,
+        )
+
+    def _placed(self, zone: Zone) -> tuple[dict[str, PatchId], dict[str, Grid]]:
+        """Return the patch of every image number, and where its raster says that it lies."""
+        one = {
+            number: next(iter(sorted(by_key.items())))
+            for number, by_key in sorted(zone.rasters.items())
+        }
+        grids = {number: read_grid(file, MODALITIES[key]) for number, (key, file) in one.items()}
+        places = lattice_positions([(file, grids[number]) for number, (_, file) in one.items()])
+        patches = {
+            number: PatchId(zone.domain, zone.roi, row, column)
+            for number, (row, column) in zip(one, places, strict=True)
+        }
+        return patches, grids
+
+    def _facts(
+        self, zone: Zone, patches: Mapping[str, PatchId]
+    ) -> tuple[dict[str, dict[PatchId, str]], dict[PatchId, date | None]]:
+        """Return what the metadata tell of each patch, and its date where that is known."""
+        facts: dict[str, dict[PatchId, str]] = {"image": {}}
+        facts |= {name: {} for name in _FACTS} if self._metadata else {}
+        dates: dict[PatchId, date | None] = {}
+        for number, patch in patches.items():
+            image = f"IMG_{number}"
+            facts["image"][patch] = image
+            told, file = self._metadata.get(image, ({}, None))
+            for name, expected in (("domain", 0), ("zone", 1)):
+                should = zone.name.split("/")[expected]
+                if told.get(name, should) != should:
+                    msg = f"{file}: {image} is of {name} {told[name]!r}, but lies in {zone.name}."
+                    raise SourceDataError(msg)
+            dates[patch] = _day(told["date"], image, file) if "date" in told else None
+            for name in _FACTS:
+                if name in told:
+                    facts[name][patch] = str(told[name])
+        return facts, dates
+
+    @cached_property
+    def _zones(self) -> Mapping[str, Zone]:
+        """Every zone by its name in all folders; masks beside their images."""
+        found: dict[str, Zone] = {}
+        for folder in self.folders:
+            if folder.kind != "aerial":
+                continue
+            for modality, kind in ((IMAGE, "aerial"), (MASK, "labels")):
+                for path, file in sorted(self.tree.files(str(folder.sister(kind))).items()):
+                    if not path.endswith(".tif"):
+                        continue
+                    zone, number = _parse(path, modality, file, found)
+                    if folder not in zone.folders:
+                        zone.folders.append(folder)
+                    zone.rasters[number][modality.key] = file
+        return found
+
+    @cached_property
+    def _metadata(self) -> Mapping[str, tuple[Mapping[str, Any], SourceFile]]:
+        """What the metadata say of each image, and in which file."""
+        found: dict[str, tuple[Mapping[str, Any], SourceFile]] = {}
+        for file in self.tables(_METADATA):
+            table = read_json(file)
+            for image, told in table.items():
+                if not isinstance(told, dict):
+                    msg = f"{file}: {image} is {told!r:.60}; expected its date, time and camera."
+                    raise SourceDataError(msg)
+                found[image] = (told, file)
+        if not found:
+            self._notes.append(f"{self.tree.root} has no {METADATA_FILE}: dates are unknown")
+        return found
+
+    def tables(self, pattern: re.Pattern[str]) -> list[SourceFile]:
+        """Return the files, in the root or in folders without rasters, whose name fits."""
+        files = list(self.tree.files_here.values())
+        for name in self.tree.names:
+            if FlairFolder.parse(name) is None:
+                files += self.tree.files(name).values()
+        return sorted((f for f in files if pattern.fullmatch(f.name)), key=str)
+
+
+def read_json(file: SourceFile) -> dict[str, Any]:
+    """Return a JSON object; raises `SourceDataError`."""
+    try:
+        found = json.loads(file.read())
+    except ValueError as error:
+        msg = f"{file} is not JSON ({error}): it is damaged or cut short. Fetch it again."
+        raise SourceDataError(msg) from error
+    if not isinstance(found, dict):
+        msg = f"{file} holds a {type(found).__name__}; expected an object with a key an image."
+        raise SourceDataError(msg)
+    return found
+
+
+def _parse(
+    path: str, modality: Modality, file: SourceFile, zones: dict[str, Zone]
+) -> tuple[Zone, str]:
+    """Return the zone of a raster, which is made when it is the first, and its number."""
+    found = _RASTER.fullmatch(path)
+    if found is not None:
+        with suppress(InvalidIdError):
+            domain = DomainId.parse(found["domain"].replace("_", "-"))
+            roi = RoiId.parse(found["zone"].replace("_", "-"))
+            if path == raster_path(modality, domain, roi, int(found["number"])):
+                zone = zones.setdefault(zone_path(domain, roi), Zone(domain, roi))
+                return zone, found["number"]
+    folder, name = ("img", "IMG") if modality is IMAGE else ("msk", "MSK")
+    msg = (
+        f"{file} is no raster of FLAIR#1 or FLAIR#2; expected a path like "
+        f"D004_2021/Z1_AN/{folder}/{name}_000001.tif."
+    )
+    raise SourceDataError(msg)
+
+
+def _day(text: object, image: str, file: SourceFile | None) -> date:
+    try:
+        return date.fromisoformat(str(text))
+    except ValueError as error:
+        msg = f"{file}: the date of {image} is {text!r}; expected one like 2021-05-28."
+        raise SourceDataError(msg) from error
