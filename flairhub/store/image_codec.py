@@ -10,7 +10,7 @@ WebP file; integers are little-endian. Missing colours are 0.
 References
 ----------
 Zarr v3 core specification, ``zarr-specs.readthedocs.io/en/latest/v3``: array-to-bytes codecs and
-the names of extensions. RFC 9649: WebP lossless, at most 16384 pixels a side.
+the names of extensions. RFC 9649: WebP lossless; libwebp writes at most 16383 pixels a side.
 """
 
 from __future__ import annotations
