@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from datetime import date
 
 import pyogrio
 
@@ -122,8 +122,9 @@ def parse_day(value: object, file: SourceFile, patch: str) -> date | None:
         return None
     if len(text) == 8 and text.endswith("00"):
         text = text[:6] + "01"
+    digits = len(text) == 8 and text.isdecimal()  # the other forms of ISO 8601 are not IGN's
     try:
-        return datetime.strptime(text, "%Y%m%d").date()
+        return date.fromisoformat(text if digits else "")
     except ValueError as error:
         msg = f"{file}: {value!r} of {patch} is not a date YYYYMMDD."
         raise SourceDataError(msg) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Self
 
@@ -98,7 +99,7 @@ class RawFile:
             If it does not follow the grammar.
         """
         found = _FILE.fullmatch(name)
-        folder = RawFolder.parse(found["folder"]) if found else None
+        folder = _folder(found["folder"]) if found else None
         if found is None or folder is None:
             msg = (
                 f"{name!r} is not a raster of FLAIR-HUB; expected a name like "
@@ -106,7 +107,7 @@ class RawFile:
             )
             raise SourceDataError(msg)
         try:
-            roi = RoiId.parse(found["roi"])
+            roi = _roi(found["roi"])
         except InvalidIdError as error:
             msg = f"{name!r}: {error}"
             raise SourceDataError(msg) from error
@@ -124,6 +125,16 @@ class RawFile:
     def __str__(self) -> str:
         """Return the name as IGN writes it."""
         return f"{self.folder}_{self.roi}_{self.row}-{self.column}.tif"
+
+
+@lru_cache(maxsize=1024)
+def _folder(name: str) -> RawFolder | None:
+    return RawFolder.parse(name)  # every file of a folder repeats its name
+
+
+@lru_cache(maxsize=1024)
+def _roi(name: str) -> RoiId:
+    return RoiId.parse(name)
 
 
 def dates_file(modality: Modality) -> str | None:
