@@ -341,8 +341,8 @@ def _jobs(
         document = committed(store / name) if known else None
         wanted = _wanted_groups(roi, options.modalities)
         keep, left_out = _kept_groups(document, roi, wanted, options.profile)
+        skipped += left_out
         if document is not None and set(wanted) <= set(keep):
-            skipped += left_out
             continue
         jobs.append(
             RoiJob(
