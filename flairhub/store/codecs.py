@@ -26,6 +26,13 @@ _ZSTD_LEVEL = {"fast": 1, "portable": 5, "archive": 15}
 _PCODEC_LEVEL = {"fast": 6, "archive": 8}
 """8 saves 1 to 2 % more and takes up to three times as long."""
 
+_PLAIN_MODEL: dict[str, Any] = {
+    "mode_spec": "classic",
+    "delta_spec": "try_consecutive",
+    "delta_encoding_order": 1,
+}
+"""Differences of neighbours, which is what pcodec finds for reflectance and backscatter anyway."""
+
 
 def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
     """Return ``filters``, ``serializer``, ``compressors`` for `zarr.create_array`.
@@ -54,8 +61,11 @@ def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
 
     if dtype.itemsize == 1:
         return zstd | {"filters": (Delta(dtype=dtype.str),)}
+    # its search for a model takes as long as the rest, and only elevation gains by it: its numbers
+    # come in steps
+    model = {} if modality.kind is Kind.ELEVATION else _PLAIN_MODEL
     return {
         "filters": (),
-        "serializer": PCodec(level=_PCODEC_LEVEL[profile]),
+        "serializer": PCodec(level=_PCODEC_LEVEL[profile], **model),
         "compressors": (Crc32cCodec(),),
     }
