@@ -15,6 +15,7 @@ from typing import Any
 
 from converters.engine import Engine
 from converters.lock import domain_lock
+from converters.npy import read_area
 from converters.rasters import read_raster
 from converters.receipts import (
     GROUP_SIGNATURE,
@@ -360,7 +361,7 @@ def _jobs(
 
 def _wanted_groups(roi: RoiSource, modalities: Sequence[Modality]) -> dict[str, list[Modality]]:
     """Return the groups that a ROI's files make, with the modalities in each."""
-    there = {key for by_key in roi.files.values() for key in by_key}
+    there = roi.keys
     wanted = {}
     for name, members in groups().items():
         present = [m for m in members if m in modalities and m.key in there]
@@ -409,6 +410,11 @@ def _mended(left_out: Iterable[Skipped], roi: RoiSource) -> bool:
     """Tell whether a file that was left out can be read by now."""
     by_name = {str(patch): files for patch, files in roi.files.items()}
     for one in left_out:
+        if one.modality in roi.areas:
+            area, modality = roi.areas[one.modality], get_modality(one.modality)
+            with suppress(SourceDataError):
+                read_area(area.file, modality, len(roi.times[one.modality]), area.grid)
+                return True
         file = by_name.get(one.where, {}).get(one.modality)
         if file is not None:
             with suppress(SourceDataError):

@@ -27,9 +27,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from converters.files import RawTree, SourceFile
-from converters.geometry import lattice_positions
+from converters.geometry import lattice_positions, roi_grid
 from converters.rasters import read_grid
-from converters.source import RoiSource
+from converters.source import Area, RoiSource
 from flairhub.errors import InvalidIdError, SourceDataError
 from flairhub.grids import Grid
 from flairhub.ids import DomainId, PatchId, RoiId
@@ -185,9 +185,7 @@ class Flair1Tree:
         """
         found = []
         for zone in sorted(self._zones.values(), key=lambda z: z.roi):
-            keys = {m.key for m in modalities}
-            has = any(keys & by_key.keys() for by_key in zone.rasters.values())
-            if zone.domain == domain and has:
+            if zone.domain == domain and {m.key for m in modalities} & self._held(zone):
                 try:
                     found.append(self._roi(zone, modalities))
                 except SourceDataError as error:  # of this zone alone: others may be whole
@@ -199,12 +197,16 @@ class Flair1Tree:
                     found.append(RoiSource(domain, zone.roi, files, problem=str(error)))
         return found
 
+    def _held(self, zone: Zone) -> set[str]:
+        """Return the modalities that a zone has files of."""
+        return {key for by_key in zone.rasters.values() for key in by_key}
+
     def _roi(self, zone: Zone, modalities: Sequence[Modality]) -> RoiSource:
         if len(zone.folders) > 1:
             names = " and in ".join(map(str, zone.folders))
             msg = f"{zone.name} lies in {names}: one ROI cannot be both; convert one at a time."
             raise SourceDataError(msg)
-        patches, _ = self._placed(zone)
+        patches, grids = self._placed(zone)
         keys = {m.key for m in modalities}
         files = {
             patch: {key: file for key, file in zone.rasters[number].items() if key in keys}
@@ -214,14 +216,26 @@ class Flair1Tree:
         split = "valid" if str(zone.domain) in self.validation else "train"
         if zone.folders[0].part == "test":
             split = "test"
+        areas, times = self._areas(zone, grids, modalities)
+        one, place = next(iter(grids.items()))
         return RoiSource(
             zone.domain,
             zone.roi,
             dict(sorted(files.items())),
+            times,
             dates={IMAGE.key: dates} if IMAGE.key in keys else {},
             folds={"split": dict.fromkeys(patches.values(), split)},
             facts=facts,
+            areas=areas,
+            lattice=roi_grid(patches.values(), patches[one], place),
         )
+
+    def _areas(
+        self, zone: Zone, grids: Mapping[str, Grid], modalities: Sequence[Modality]
+    ) -> tuple[dict[str, Area], dict[str, tuple[date, ...]]]:
+        """Return the rasters that cover a zone as a whole, and their dates: here none."""
+        del zone, grids, modalities
+        return {}, {}
 
     def _placed(self, zone: Zone) -> tuple[dict[str, PatchId], dict[str, Grid]]:
         """Return the patch of every image number, and where its raster says that it lies."""

@@ -6,6 +6,7 @@ import os
 
 from converters.files import RawTree
 from converters.flair1 import Flair1Tree, FlairFolder
+from converters.flair2 import Flair2Tree
 from converters.flairhub_raw import RawFolder
 from converters.flairhub_tree import FlairHubTree
 from converters.source import Source
@@ -28,6 +29,8 @@ def open_source(place: str | os.PathLike[str]) -> Source:
         raise SourceDataError(msg)
     if hub:
         return FlairHubTree(place)
+    if any(folder.stem.startswith("flair_2") or folder.kind == "sen" for folder in flair):
+        return Flair2Tree(place)
     if flair:
         return Flair1Tree(place)
     msg = (

@@ -11,7 +11,7 @@ from converters.convert import Progress, chosen_rois, pending
 from converters.geometry import roi_grid
 from converters.roi import RoiJob
 from converters.selection import Selection
-from converters.source import Source
+from converters.source import RoiSource, Source
 from flairhub.grids import Grid
 from flairhub.ids import DomainId
 from flairhub.modalities import Kind
@@ -137,6 +137,13 @@ def _plan_domain(domain: DomainId, kept: int, jobs: Sequence[RoiJob]) -> DomainP
     return plan
 
 
+def _sizes(source: RoiSource, key: str) -> list[int]:
+    """Return the sizes of the files of a modality."""
+    if key in source.areas:
+        return [source.areas[key].file.size]
+    return [by_key[key].size for by_key in source.files.values() if key in by_key]
+
+
 def _add(plan: DomainPlan, job: RoiJob) -> None:
     files = job.source.files
     plan.patches += len(files)
@@ -148,8 +155,7 @@ def _add(plan: DomainPlan, job: RoiJob) -> None:
         held = [
             (m, sizes)
             for m in members
-            if m in job.modalities
-            and (sizes := [by[m.key].size for by in files.values() if m.key in by])
+            if m in job.modalities and (sizes := _sizes(job.source, m.key))
         ]
         if name in job.keep or not held or held[0][0].key != name:
             continue
@@ -163,9 +169,10 @@ def _add(plan: DomainPlan, job: RoiJob) -> None:
             plan.files += len(sizes)
             plan.source_bytes += sum(sizes)
             dates = len(job.source.times.get(modality.key, ()))
-            for spec in array_specs(modality, grid, dates):
-                chunk = prod(spec.chunks) * modality.numpy_dtype.itemsize
-                raw = chunk * len(sizes)
+            area = job.source.area_grid(modality)
+            for spec in array_specs(modality, grid, dates, area):
+                whole = [prod(spec.shape)] if area else [prod(spec.chunks)] * len(sizes)
+                raw = sum(whole) * modality.numpy_dtype.itemsize
                 stored = int(raw * STORED_SHARE[modality.kind])
                 shards = prod(
                     ceil(n / size) for n, size in zip(spec.shape, spec.shards, strict=True)

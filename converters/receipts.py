@@ -88,6 +88,9 @@ def group_signature(source: RoiSource, members: Sequence[Modality], profile: str
         for key in keys
         if key in by_key
     )
+    files += [
+        (str(area.grid), key, area.file.size) for key, area in source.areas.items() if key in keys
+    ]
     times = {key: [str(day) for day in source.times[key]] for key in keys if key in source.times}
     dates = {
         key: {str(p): str(day) for p, day in sorted(source.dates[key].items())}

@@ -22,6 +22,7 @@ from converters.documents import (
 )
 from converters.files import SourceFile
 from converters.geometry import check_place, roi_grid
+from converters.npy import read_area
 from converters.rasters import Raster, read_raster
 from converters.receipts import (
     GROUP_SIGNATURE,
@@ -37,7 +38,7 @@ from converters.source import RoiSource
 from converters.statistics import PixelStatistics, count_classes
 from flairhub import __version__
 from flairhub.errors import SourceDataError
-from flairhub.grids import RoiGrid, Window
+from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid, Window
 from flairhub.ids import PatchId
 from flairhub.modalities import MODALITIES, Kind, Modality, get_modality
 from flairhub.store.access import Location, resolve
@@ -163,7 +164,7 @@ class _RoiWriter:
         for patch in job.source.files:
             self.rows.setdefault(patch, {"patch_id": str(patch)})
         self._take_kept()
-        self.reference: SourceFile | None = None
+        self.reference: object = None
         self.grid = self._lattice()
 
     def write(self) -> None:
@@ -172,7 +173,7 @@ class _RoiWriter:
         for name, members in groups().items():
             if name in self.job.keep:
                 continue
-            present = [m for m in members if m in self.job.modalities and self._files(m)]
+            present = [m for m in members if m in self.job.modalities and m.key in self.source.keys]
             # masks are kept on the time axis of their series, so not without it
             if present and present[0].key == name:
                 written += self._write_group(name, present)
@@ -209,6 +210,11 @@ class _RoiWriter:
     def _lattice(self) -> RoiGrid:
         """Return the lattice from the first file that can be read."""
         problem: SourceDataError | None = None
+        if self.source.lattice is not None:
+            patch = next(iter(self.source.files))
+            place = self.source.lattice.patch_extent(patch.row, patch.column)
+            self.reference = "the lattice of its patches"
+            return roi_grid(self.rows, patch, Grid(place.left, place.top, PATCH_SIDE_M, 1, 1))
         for patch, by_key in self.source.files.items():
             for modality in sorted(self.job.modalities, key=lambda m: m.patch_px):
                 if modality.key not in by_key:
@@ -232,7 +238,7 @@ class _RoiWriter:
     def _write_group(self, name: str, members: Sequence[Modality]) -> list[str]:
         """Write a group, pixels first; return the modalities of which a patch was left."""
         first = members[0]
-        grid = self.grid.grid(first.resolution_m)
+        grid = self.source.grid(first, self.grid)
         nodes: dict[str, Document] = {GRID_MAPPING: scalar_document(grid_mapping_attributes(grid))}
         for axis, values in self._coordinates(first):
             nodes[axis], chunk = coordinate(axis, values)
@@ -245,7 +251,8 @@ class _RoiWriter:
                 attributes = variable_attributes(modality, spec.bands) | geozarr_attributes(grid)
                 nodes[spec.name] = array_document(spec, self.job.profile, attributes)
             coders = [ChunkCodec(nodes[spec.name]) for spec in specs]
-            there[modality.key] = self._write_modality(modality, specs, coders)
+            write = self._write_area if modality.is_area else self._write_modality
+            there[modality.key] = write(modality, specs, coders)
         if not there[first.key]:
             self._forget(name)
             return []
@@ -268,7 +275,7 @@ class _RoiWriter:
         return [m.key for m in members if there[m.key]]
 
     def _coordinates(self, first: Modality) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-        grid = self.grid.grid(first.resolution_m)
+        grid = self.source.grid(first, self.grid)
         yield "y", grid.y
         yield "x", grid.x
         if first.temporal:
@@ -291,7 +298,7 @@ class _RoiWriter:
 
     def _specs(self, modality: Modality) -> tuple[ArraySpec, ...]:
         dates = len(self.source.times.get(modality.key, ()))
-        return array_specs(modality, self.grid, dates)
+        return array_specs(modality, self.grid, dates, self.source.area_grid(modality))
 
     def _write_modality(
         self, modality: Modality, specs: Sequence[ArraySpec], coders: Sequence[ChunkCodec]
@@ -328,6 +335,30 @@ class _RoiWriter:
                 encoded.clear()
         return there
 
+    def _write_area(
+        self, modality: Modality, specs: Sequence[ArraySpec], coders: Sequence[ChunkCodec]
+    ) -> set[PatchId]:
+        """Write the shards of a raster of the whole ROI; return all patches, or none."""
+        area = self.source.areas[modality.key]
+        dates = len(self.source.times[modality.key])
+        try:
+            raster = read_area(area.file, modality, dates, area.grid)
+        except SourceDataError as error:
+            if not self.job.skip:
+                raise
+            self.outcome.skipped.append(Skipped(self.source.where, modality.key, str(error)))
+            return set()
+        for spec, coder in zip(specs, coders, strict=True):
+            pixels = as_stored(raster.pixels, spec)
+            for number, block in _blocks(spec):
+                encoded = {
+                    position: coder.encode(tile) for position, tile in _tiles(pixels, block, spec)
+                }
+                key = "/".join(map(str, ("c", *(0,) * (len(spec.shape) - 2), *number)))
+                self._put(f"{spec.path}/{key}", coder.shard(encoded))
+        self._note_raster(tuple(self.source.files), modality, raster, area.file)
+        return set(self.source.files)
+
     def _put(self, key: str, data: bytes | bytearray) -> None:
         self._note_object(key, data)
         (self.place / key).write(data)
@@ -355,8 +386,16 @@ class _RoiWriter:
                 f"{self.source.where} {modality.source_name}; every image needs one date."
             )
             raise SourceDataError(msg)
+        self._note_raster((patch,), modality, raster, file)
+        return raster
+
+    def _note_raster(
+        self, patches: Sequence[PatchId], modality: Modality, raster: Raster, file: SourceFile
+    ) -> None:
+        """Note what a file holds in the rows of the patches that it belongs to."""
         counts = _class_counts(raster.pixels, modality, file)
-        split = self.source.folds.get("split", {}).get(patch)
+        splits = {self.source.folds.get("split", {}).get(patch) for patch in patches}
+        split = splits.pop() if len(splits) == 1 else None
         if counts:
             self.statistics.add_classes(modality, counts, split)
         else:
@@ -364,12 +403,11 @@ class _RoiWriter:
         self.outcome.files += 1
         self.outcome.source_bytes += raster.size
         self.outcome.raw_bytes += raster.pixels.nbytes
-        row = self.rows[patch]
-        row[has_column(modality.key)] = True
-        row[sha256_column(modality.key)] = raster.sha256
-        row |= {classes_column(key): found.tolist() for key, found in counts.items()}
-        row |= _mask_means(raster.pixels, modality)
-        return raster
+        told = {has_column(modality.key): True, sha256_column(modality.key): raster.sha256}
+        told |= {classes_column(key): found.tolist() for key, found in counts.items()}
+        told |= _mask_means(raster.pixels, modality)
+        for patch in patches:
+            self.rows[patch] |= told
 
     def _describe(self, written: Sequence[str]) -> None:
         source, grid = self.source, self.grid
@@ -426,7 +464,8 @@ class _RoiWriter:
         lattice = {"rows": grid.rows, "columns": grid.columns}
         lattice |= {"first_row": grid.first_row, "first_column": grid.first_column}
         held = [get_modality(key) for key in self.receipt.roi["modalities"]]
-        extent = geozarr_attributes(grid.grid(min(m.resolution_m for m in held)))
+        finest = min((m.resolution_m for m in held if not m.is_area), default=PATCH_SIDE_M)
+        extent = geozarr_attributes(grid.grid(finest))
         return {
             "Conventions": CF_VERSION,
             "title": f"{self.job.source_name} {self.source.where}",
@@ -460,6 +499,21 @@ def _blocks(spec: ArraySpec) -> Iterator[tuple[tuple[int, int], Window]]:
         for j, column in enumerate(range(0, width, columns)):
             block = Window(row, column, min(rows, height - row), min(columns, width - column))
             yield (i, j), block
+
+
+def _tiles(
+    pixels: npt.NDArray[np.generic], block: Window, spec: ArraySpec
+) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.generic]]]:
+    """Yield the inner chunks of a shard: position in it, and pixels, filled up where they end."""
+    lead = (0,) * (len(spec.shape) - 2)
+    rows, columns = spec.chunks[-2:]
+    inside = pixels[(..., *block.slices)]
+    for i, row in enumerate(range(0, block.height, rows)):
+        for j, column in enumerate(range(0, block.width, columns)):
+            part = inside[..., row : row + rows, column : column + columns]
+            tile = np.full(spec.chunks, spec.fill_value, part.dtype)
+            tile[..., : part.shape[-2], : part.shape[-1]] = part
+            yield (*lead, i, j), tile
 
 
 def _inside(window: Window, block: Window) -> bool:

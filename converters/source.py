@@ -8,11 +8,20 @@ from datetime import date
 from typing import Protocol
 
 from converters.files import SourceFile
+from flairhub.grids import Grid, RoiGrid
 from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import Modality
 
 Files = Mapping[PatchId, Mapping[str, SourceFile]]
 """The raster of each modality (by registry key) of each patch."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A raster of a whole ROI, which is not cut in patches, and the grid that it lies on."""
+
+    file: SourceFile
+    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,10 @@ class RoiSource:
         Split of each patch, by table column.
     facts
         What else the layout tells of each patch, by name: ends up in a column of the patches table.
+    areas
+        Rasters of the whole ROI, by modality key.
+    lattice
+        Where the patches lie, if the source has read it from them.
     problem
         Why the ROI cannot be converted, if that is known already.
     """
@@ -44,7 +57,24 @@ class RoiSource:
     dates: Mapping[str, Mapping[PatchId, date | None]] = field(default_factory=dict)
     folds: Mapping[str, Mapping[PatchId, str]] = field(default_factory=dict)
     facts: Mapping[str, Mapping[PatchId, str]] = field(default_factory=dict)
+    areas: Mapping[str, Area] = field(default_factory=dict)
+    lattice: RoiGrid | None = None
     problem: str | None = None
+
+    @property
+    def keys(self) -> set[str]:
+        """The modalities that there is a file of."""
+        return {key for by_key in self.files.values() for key in by_key} | set(self.areas)
+
+    def area_grid(self, modality: Modality) -> Grid | None:
+        """Return the grid of a modality that is not cut in patches; None for others."""
+        return self.areas[modality.key].grid if modality.key in self.areas else None
+
+    def grid(self, modality: Modality, lattice: RoiGrid) -> Grid:
+        """Return the grid of a modality: of the ROI's patches on `lattice`, or its own."""
+        if modality.is_area:
+            return self.areas[modality.key].grid
+        return lattice.grid(modality.resolution_m)
 
     @property
     def where(self) -> str:

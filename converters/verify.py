@@ -15,6 +15,7 @@ import pandas as pd
 import zarr
 
 from converters.engine import Engine
+from converters.npy import read_area
 from converters.rasters import Raster, read_raster
 from converters.receipts import SKIPPED_ATTRIBUTE, work_place
 from converters.roi import as_stored
@@ -388,6 +389,9 @@ class _RoiCheck:
             }
             for m in self.modalities
         }
+        for key, area in self.source.areas.items():
+            if key in there and (self.source.where, key) not in left_out:
+                there[key] = dict.fromkeys(self.source.files, area.file)
         for patch in self.source.files:
             self._check_row(patch, {key for key, files in there.items() if patch in files})
         for modality in self.modalities:
@@ -399,6 +403,9 @@ class _RoiCheck:
                 arrays = [self._array(group, spec) for spec in self._specs(modality)]
             except (KeyError, OSError, ValueError, RuntimeError) as error:
                 self._found(f"{self.source.where} {modality.key}", f"cannot be read: {error!r}")
+                continue
+            if modality.is_area:
+                self._check_area(modality, arrays)
                 continue
             for patch in (p for p in files if p in self.drawn and str(p) in self.rows):
                 try:
@@ -419,7 +426,7 @@ class _RoiCheck:
 
     def _specs(self, modality: Modality) -> tuple[ArraySpec, ...]:
         dates = len(self.source.times.get(modality.key, ()))
-        return array_specs(modality, self.grid, dates)
+        return array_specs(modality, self.grid, dates, self.source.area_grid(modality))
 
     def _check_row(self, patch: PatchId, there: set[str]) -> None:
         self.report.patches += 1
@@ -445,7 +452,7 @@ class _RoiCheck:
         if not isinstance(group, zarr.Group):
             raise KeyError(modality.group)
         where = f"{self.source.where} {modality.group}"
-        grid = self.grid.grid(modality.resolution_m)
+        grid = self.source.grid(modality, self.grid)
         attributes = dict(group.attrs)
         if grid_of(attributes, where) != grid or attributes.get("proj:code") != CRS:
             self._found(where, f"its GeoZarr attributes do not give {grid} in {CRS}")
@@ -487,6 +494,22 @@ class _RoiCheck:
         if found.shape != expected.shape or not (found == expected).all():
             self._found(where, f"differs from the source: {found!s:.60}, not {expected!s:.60}")
 
+    def _check_area(self, modality: Modality, arrays: Sequence[zarr.Array[Any]]) -> None:
+        area = self.source.areas[modality.key]
+        dates = len(self.source.times[modality.key])
+        try:
+            raster = read_area(area.file, modality, dates, area.grid)
+        except FlairHubError as error:
+            self._found(str(area.file), str(error))
+            return
+        self.report.files += 1
+        self.report.pixels += raster.pixels.size
+        column, whole = sha256_column(modality.key), (slice(None), slice(None))
+        if {row.get(column) for row in self.rows.values()} != {raster.sha256}:
+            self._found(str(area.file), "is not the file that was converted: its SHA-256 differs")
+        for spec, array in zip(self._specs(modality), arrays, strict=True):
+            self._compare(f"{spec.path} ({area.file})", raster, spec, array, whole)
+
     def _check_patch(
         self,
         patch: PatchId,
@@ -504,26 +527,36 @@ class _RoiCheck:
             self._found(file, f"lies at {raster.grid.extent}, but {patch} at {extent} in the store")
         window = self.grid.patch_window(patch.row, patch.column, modality.resolution_m)
         for spec, array in zip(self._specs(modality), arrays, strict=True):
-            raw = as_stored(raster.pixels, spec)
-            where = f"{patch} {spec.path} ({file})"
-            try:
-                # through Zarr itself, as users read it; a patch at a time, so that memory is flat
-                stored = np.asarray(array[(..., *window.slices)])
-            except (OSError, ValueError, RuntimeError) as error:
-                self._found(where, f"cannot be read: {error!r}")
-                continue
-            if raw.shape != stored.shape or raw.dtype != stored.dtype:
-                self._found(where, f"is {stored.dtype}{stored.shape}, not {raw.dtype}{raw.shape}")
-                continue
-            wrong = _bits(raw) != _bits(stored)
-            if wrong.any():
-                first = tuple(int(i) for i in np.argwhere(wrong)[0])
-                place = ", ".join(f"{d} {i}" for d, i in zip(spec.dims, first, strict=True))
-                self._found(
-                    where,
-                    f"{int(wrong.sum())} of {wrong.size} pixels differ, first at {place}: "
-                    f"{stored[first]} in the store, {raw[first]} in the file",
-                )
+            self._compare(f"{patch} {spec.path} ({file})", raster, spec, array, window.slices)
+
+    def _compare(
+        self,
+        where: str,
+        raster: Raster,
+        spec: ArraySpec,
+        array: zarr.Array[Any],
+        part: tuple[slice, slice],
+    ) -> None:
+        """Compare a file's pixels with the part of an array that holds them."""
+        raw = as_stored(raster.pixels, spec)
+        try:
+            # through Zarr itself, as users read it; a file at a time, so that memory is flat
+            stored = np.asarray(array[(..., *part)])
+        except (OSError, ValueError, RuntimeError) as error:
+            self._found(where, f"cannot be read: {error!r}")
+            return
+        if raw.shape != stored.shape or raw.dtype != stored.dtype:
+            self._found(where, f"is {stored.dtype}{stored.shape}, not {raw.dtype}{raw.shape}")
+            return
+        wrong = _bits(raw) != _bits(stored)
+        if wrong.any():
+            first = tuple(int(i) for i in np.argwhere(wrong)[0])
+            place = ", ".join(f"{d} {i}" for d, i in zip(spec.dims, first, strict=True))
+            self._found(
+                where,
+                f"{int(wrong.sum())} of {wrong.size} pixels differ, first at {place}: "
+                f"{stored[first]} in the store, {raw[first]} in the file",
+            )
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -60,3 +60,13 @@ def flair1_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("flair1") / "raw"
     write_sample(directory, domains=3, rois=1, rows=2, columns=3, seed=1, layout="flair1")
     return directory
+
+
+@pytest.fixture(scope="session")
+def flair2_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FLAIR#2 with a domain of each split, a zone each; not to be changed."""
+    from converters.miniature import write_sample
+
+    directory = tmp_path_factory.mktemp("flair2") / "raw"
+    write_sample(directory, domains=3, rois=1, rows=2, columns=3, seed=1, layout="flair2")
+    return directory

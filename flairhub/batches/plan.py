@@ -291,6 +291,9 @@ def _choose(
         if modality.is_label:
             msg = f"{modality.key} is a label raster: ask for labels={modality.nomenclatures}."
             raise PlanError(msg)
+        if modality.is_area:
+            msg = f"{modality.key} is not cut in patches: open it with flairhub.open_roi."
+            raise PlanError(msg)
     for names in ([m.key for m in chosen], list(labels)):
         if len(set(names)) < len(names):
             msg = f"A plan reads everything once; {', '.join(names)} has a name twice."

@@ -6,7 +6,8 @@
     <root>/D012-2019.{patches,rois,shards}.parquet        the domain's tables
     <root>/D012-2019.sha256                               and their checksums
 
-An inner chunk is one patch with all its bands and dates. A shard is the whole ROI, or equal blocks
+An inner chunk is one patch with all its bands and dates (of a raster that is not cut in patches,
+`AREA_CHUNK_PX` squared pixels). A shard is the whole ROI, or equal blocks
 of patches where the ROI is too large for one. A ROI's own ``zarr.json`` is written last: without
 it the ROI does not exist for any reader.
 """
@@ -19,7 +20,7 @@ from math import ceil
 
 import numpy as np
 
-from flairhub.grids import RoiGrid
+from flairhub.grids import Grid, RoiGrid
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES, Kind, Modality
 
@@ -29,6 +30,10 @@ FORMAT_VERSION = "0.1"
 MAX_SHARD_BYTES = 320 * 2**20
 """Raw bytes of a shard at most: about half of it once compressed. Keeps the largest ROI of
 FLAIR-HUB (20 x 20 patches) at three shards for its largest raster."""
+
+AREA_CHUNK_PX = 40
+"""Side of an inner chunk of a raster that is not cut in patches: the crop that IGN's FLAIR#2
+baseline takes around each patch."""
 
 PRESENT_ATTRIBUTE = "flairhub:present"
 """Group attribute: one string a row of patches, ``1`` present and ``0`` absent."""
@@ -118,7 +123,9 @@ def shard_patches(roi: RoiGrid, patch_bytes: int) -> tuple[int, int]:
     return shape
 
 
-def array_specs(modality: Modality, roi: RoiGrid, dates: int = 0) -> tuple[ArraySpec, ...]:
+def array_specs(
+    modality: Modality, roi: RoiGrid, dates: int = 0, area: Grid | None = None
+) -> tuple[ArraySpec, ...]:
     """Return the arrays that hold a modality of a ROI: one, or one a band for masks.
 
     Parameters
@@ -129,12 +136,21 @@ def array_specs(modality: Modality, roi: RoiGrid, dates: int = 0) -> tuple[Array
         The ROI's lattice.
     dates
         Length of the time axis; unused for single-date modalities.
+    area
+        The grid of a modality that is not cut in patches; unused for others.
     """
-    grid = roi.grid(modality.resolution_m)
+    side = modality.patch_px
+    if modality.is_area:
+        if area is None:
+            msg = f"{modality.key} needs a grid of its own."
+            raise ValueError(msg)
+        grid, side = area, AREA_CHUNK_PX
+        roi = RoiGrid(0.0, 0.0, ceil(grid.height / side), ceil(grid.width / side))
+    else:
+        grid = roi.grid(modality.resolution_m)
     leading = leading_dims(modality)
     sizes = {"time": dates, "band": len(modality.bands), "level": len(modality.bands)}
     lead = tuple(sizes[d] for d in leading)
-    side = modality.patch_px
     patch_bytes = int(np.prod(lead, dtype=np.int64)) * side * side * modality.numpy_dtype.itemsize
     rows, columns = shard_patches(roi, patch_bytes)
     every = tuple(range(len(modality.bands)))

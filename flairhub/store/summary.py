@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flairhub.errors import NotInStoreError
-from flairhub.grids import RoiGrid
+from flairhub.grids import Grid, RoiGrid
 from flairhub.ids import DomainId
 from flairhub.modalities import Modality, family
 from flairhub.store.access import Location, Source, resolve
@@ -161,5 +161,5 @@ def _summarise_modality(
             dates=dates,
             patches=present,
         )
-        for spec in array_specs(modality, RoiGrid(0.0, 0.0, 1, 1), dates=1)
+        for spec in array_specs(modality, RoiGrid(0.0, 0.0, 1, 1), 1, Grid(0.0, 0.0, 1.0, 1, 1))
     )
