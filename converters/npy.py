@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 
 import numpy as np
@@ -17,6 +19,9 @@ from flairhub.modalities import Modality
 
 _HEADER_BYTES = 16384
 """In which NumPy puts the header, which it limits to less."""
+
+_MOST_PX = 10_000
+"""Along a side: 100 km, a hundred times those that IGN publishes."""
 
 
 def read_shape(file: SourceFile, modality: Modality) -> tuple[int, ...]:
@@ -59,7 +64,8 @@ def read_area(file: SourceFile, modality: Modality, dates: int, grid: Grid) -> R
         )
         raise SourceDataError(msg)
     check_shape(file, shape, (dates, len(modality.bands), grid.height, grid.width))
-    pixels = np.load(io.BytesIO(data), allow_pickle=False).astype(modality.numpy_dtype)
+    with _quiet():
+        pixels = np.load(io.BytesIO(data), allow_pickle=False).astype(modality.numpy_dtype)
     return Raster(pixels, grid, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -82,8 +88,9 @@ def _checked(data: bytes, file: SourceFile, modality: Modality) -> tuple[tuple[i
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
-        shape, _, dtype = read(handle)
-    except (ValueError, KeyError, EOFError) as error:
+        with _quiet():
+            shape, _, dtype = read(handle)
+    except Exception as error:  # the header is a Python literal, which has many ways to be wrong
         msg = f"{file} is no .npy file that can be read ({error}); fetch it again."
         raise SourceDataError(msg) from error
     if dtype.hasobject:
@@ -93,10 +100,18 @@ def _checked(data: bytes, file: SourceFile, modality: Modality) -> tuple[tuple[i
         msg = f"{file}: the dtype is {dtype}, but {modality.source_name} has {modality.dtype}."
         raise SourceDataError(msg)
     bands = len(modality.bands)
-    if len(shape) != 4 or shape[1] != bands or not prod(shape):
+    if len(shape) != 4 or shape[1] != bands or min(shape) < 1 or max(shape[2:]) > _MOST_PX:
         msg = f"{file}: the shape is {_by(shape)}, but (dates, {bands}, y, x) is expected."
         raise SourceDataError(msg)
     return tuple(shape), handle.tell() + prod(shape) * dtype.itemsize
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence NumPy on headers of Python 2, which it reads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _by(shape: Sequence[int]) -> str:

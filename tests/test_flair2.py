@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +20,22 @@ import xarray as xr
 import zarr
 
 from converters.convert import convert
+from converters.files import SourceFile
 from converters.flair1 import Zone
-from converters.flair2 import CENTROIDS_FILE, Flair2Tree, _edge
+from converters.flair2 import CENTROIDS_FILE, MASKS, Flair2Tree, _edge
 from converters.miniature import write_sample
+from converters.npy import read_area, read_shape
 from converters.open import open_source
 from converters.plan import plan
 from converters.selection import Selection
 from converters.verify import verify
 from flairhub import PatchPlan, open_roi
 from flairhub.errors import PlanError, SourceDataError
+from flairhub.grids import Grid
 from flairhub.ids import DomainId, RoiId
 from flairhub.store.layout import AREA_CHUNK_PX
 from flairhub.store.summary import summarise
+from tests.fuzzing import mutate
 from tests.trees import flip_bit, snapshot
 
 SERIES = "flair_sentinel2_ts"
@@ -346,6 +351,33 @@ def test_a_series_that_rots_after_the_header_is_skipped_on_demand(
     path.write_bytes(before)
     assert convert(open_source(tree), str(tmp_path / "store"), workers=1).rois == 1
     assert verify(open_source(tree), str(tmp_path / "store")).passed
+
+
+def test_damaged_files_give_what_they_hold_or_a_clean_error(tree: Path, tmp_path: Path) -> None:
+    chance = random.Random(1)
+    original = np.load(part(tree, "masks.npy"))[:3]
+    grid = Grid(0.0, 0.0, 10.0, *original.shape[2:])
+    source = tmp_path / "source.npy"
+    np.save(source, original)
+    read = refused = named = 0
+    for number in range(600):
+        path = tmp_path / f"{number}.npy"
+        path.write_bytes(mutate(source.read_bytes(), chance))
+        file = SourceFile(str(path), path.stat().st_size)
+        try:
+            shape = read_shape(file, MASKS)
+            found = read_area(file, MASKS, 3, grid).pixels
+        except SourceDataError as error:
+            named += path.name in str(error)
+            refused += 1
+            continue
+        read += 1
+        assert shape == found.shape == original.shape
+        # a header that tells another order or width is another file, and a good one
+        expected = np.load(path, allow_pickle=False)
+        np.testing.assert_array_equal(found, expected)
+    assert read > 60
+    assert named == refused > 60
 
 
 def test_super_areas_have_no_windows(store: Path) -> None:
