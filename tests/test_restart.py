@@ -25,6 +25,7 @@ from converters.lock import domain_lock
 from converters.selection import Selection
 from converters.verify import verify_checksums
 from flairhub.errors import ConversionError
+from flairhub.store import access
 from flairhub.store.access import Location, resolve
 from tests.stores import FailingStore
 from tests.trees import copy_domain, snapshot
@@ -265,3 +266,31 @@ def test_a_modality_is_added_without_rewriting(
     assert {k: v for k, v in found.items() if "/c/" in k} == {
         k: v for k, v in whole.items() if "/c/" in k
     }
+
+
+def test_a_power_cut_finds_the_pixels_before_the_marker(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a ROI is synced to disk before the document that makes it visible is written."""
+    synced: set[str] = set()
+    unsynced: dict[str, list[str]] = {}
+    sync, write = access._sync, Location.write
+
+    def recorded_sync(path: str | Path) -> None:
+        synced.add(str(path))
+        sync(path)
+
+    def recorded_write(place: Location, data: bytes | bytearray) -> None:
+        path = tmp_path / place.path
+        if path.name == "zarr.json" and path.parent.parent.suffix == ".zarr":
+            files = [str(p) for p in path.parent.rglob("*") if p.is_file()]
+            unsynced[str(path)] = [name for name in files if name not in synced]
+            assert len(files) > 90
+        synced.discard(str(path))
+        write(place, data)
+
+    monkeypatch.setattr(access, "_sync", recorded_sync)
+    monkeypatch.setattr(Location, "write", recorded_write)
+    convert(FlairHubTree(tree), str(tmp_path / "store"), workers=1)
+    assert len(unsynced) == 2
+    assert not any(unsynced.values())

@@ -188,3 +188,24 @@ def test_other_splits_change_the_tables(tree: Path, tmp_path: Path) -> None:
     assert report.rois == 2
     assert open_domain(next(root.glob("*.zarr"))).patches["split"].isna().all()
     assert verify(FlairHubTree(tree), str(root)).passed
+
+
+def test_paths_in_csvs_are_not_followed(tree: Path, tmp_path: Path) -> None:
+    """Files are found by name below the source; a CSV says no more than a patch's split."""
+    outside = tmp_path / "outside.tif"
+    outside.write_bytes(first_tiff(tree, "SPOT_RGBI").read_bytes())
+    for path in tree.rglob("*.csv"):
+        path.write_text(path.read_text().replace("../D", "../../../outside.tif?D"))
+    report = _convert(tree, tmp_path / "store")
+    assert report.files == len(list(tree.rglob("*.tif")))
+    assert open_domain(next((tmp_path / "store").glob("*.zarr"))).patches["split"].notna().any()
+
+
+@pytest.mark.parametrize("name", ["AF-S1-27%2F..", "AF-S1-27 ..", "..", "AF-S1-2/7"])
+def test_rois_are_named_by_the_grammar_or_refused(tree: Path, tmp_path: Path, name: str) -> None:
+    first = first_tiff(tree, "SPOT_RGBI")
+    renamed = first.name.replace(first.parent.name, name.replace("/", "\\"))
+    first.rename(first.with_name(renamed))
+    with pytest.raises(SourceDataError):
+        _convert(tree, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
