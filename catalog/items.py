@@ -38,8 +38,8 @@ CLEAR_PERCENT = 10.0
 _SHARES = ("cosia", "lpis_1")
 """Class sets whose shares are item properties, to be searched for."""
 
-_REFERENCE = "aerial_rgbi"
-"""The modality whose date stands for the ROI: the labels were drawn on it."""
+_REFERENCES = ("aerial_rgbi", "flair_aerial")
+"""The modality of each family whose date stands for the ROI: the labels were drawn on it."""
 
 _FINEST_M = min(m.resolution_m for m in MODALITIES.values())
 
@@ -103,7 +103,8 @@ def _times(facts: RoiFacts) -> Json:
         if not facts.groups[group][0].source_year
         for day in days
     ] or [date(facts.domain.year, 1, 1), date(facts.domain.year, 12, 31)]
-    usual = pd.Series(facts.days.get(_REFERENCE, ()), dtype=object).mode()
+    days = [day for key in _REFERENCES for day in facts.days.get(key, ())]
+    usual = pd.Series(days, dtype=object).mode()
     return {
         "datetime": None if usual.empty else instant(usual.iloc[0]),
         "start_datetime": instant(min(recent)),

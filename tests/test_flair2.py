@@ -19,6 +19,7 @@ import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 import zarr
 
+from catalog.build import build_catalog
 from converters.convert import convert
 from converters.files import SourceFile
 from converters.flair1 import Zone
@@ -30,12 +31,14 @@ from converters.plan import plan
 from converters.selection import Selection
 from converters.verify import verify
 from flairhub import PatchPlan, open_roi
-from flairhub.errors import PlanError, SourceDataError
+from flairhub.errors import ConfigError, PlanError, SourceDataError
 from flairhub.grids import Grid
 from flairhub.ids import DomainId, RoiId
 from flairhub.store.layout import AREA_CHUNK_PX
 from flairhub.store.summary import summarise
+from flairhub.training.run import train
 from tests.fuzzing import mutate
+from tests.test_training import make_config
 from tests.trees import flip_bit, snapshot
 
 SERIES = "flair_sentinel2_ts"
@@ -385,6 +388,28 @@ def test_super_areas_have_no_windows(store: Path) -> None:
         PatchPlan.build(str(store), modalities=[SERIES], labels=["flair"])
     planned = PatchPlan.build(str(store), modalities=["flair_aerial"], labels=["flair"])
     assert len(planned) == 18
+
+
+def test_a_model_trains_on_images_and_masks(store: Path, tmp_path: Path) -> None:
+    data = {"modalities": ["flair_aerial"], "labels": ["flair"]}
+    result = train(make_config(store, tmp_path, data=data))
+    assert [c.code for c in result.scores["flair"].classes] == list(range(1, 13))
+    with pytest.raises(ConfigError, match="not an input modality"):
+        make_config(store, tmp_path, data={**data, "modalities": [SERIES]})
+
+
+def test_a_catalogue_shows_what_is_cut_in_patches(store: Path, tmp_path: Path) -> None:
+    for table in store.glob("*.parquet"):
+        shutil.copy(table, tmp_path)
+    build_catalog(tmp_path)
+    (path,) = (tmp_path / "catalog").rglob("D032-2019*Z1-UN*.json")
+    item = json.loads(path.read_text())
+    assert set(item["assets"]) == {"roi", "patches", "flair_aerial", "flair_mask"}
+    assert item["properties"]["flairhub:strata"] == "UN"
+    (day,) = set(gpd.read_parquet(store / "D032-2019.patches.parquet")["date_flair_aerial"])
+    assert item["properties"]["datetime"].startswith(str(day))
+    classes = item["assets"]["flair_mask"]["classification:classes"]
+    assert [c["value"] for c in classes] == list(range(20))
 
 
 def test_the_sample_is_the_same_each_time_and_as_flair1(
