@@ -8,6 +8,7 @@ other scheme goes to fsspec.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,8 +53,19 @@ class Location:
         """Return a form for messages; stores print no credentials."""
         return f"{self.store}/{self.path}".rstrip("/")
 
+    @property
+    def _file(self) -> Path | None:
+        """The file on a disk: Zarr's event loop would cost more than the disk does."""
+        return self.store.root / self.path if type(self.store) is LocalStore else None
+
     def read(self) -> bytes:
         """Return the whole object at this place, in one request; raises `NotInStoreError`."""
+        if (file := self._file) is not None:
+            try:
+                return file.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+                msg = f"There is nothing at {self}."
+                raise NotInStoreError(msg) from error
         found = sync(self.store.get(self.path, default_buffer_prototype()))
         if found is None:
             msg = f"There is nothing at {self}."
@@ -66,6 +78,9 @@ class Location:
 
     def write(self, data: bytes | bytearray) -> None:
         """Write the whole object at this place; readers see the old one or the new one."""
+        if (file := self._file) is not None and not self.store.read_only:
+            _write_file(file, data)
+            return
         sync(self.store.set(self.path, default_buffer_prototype().buffer.from_bytes(data)))
 
     def create(self, data: bytes) -> bool:
@@ -138,6 +153,17 @@ class Location:
     def names(self) -> list[str]:
         """Return the sorted names directly below this place."""
         return sorted(sync(_collect(self.store.list_dir, self.path)))
+
+
+def _write_file(path: Path, data: bytes | bytearray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: str | Path) -> None:
