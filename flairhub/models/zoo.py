@@ -15,7 +15,7 @@ without the fusion layers that a model of one modality never uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from flairhub.errors import UnknownNameError, did_you_mean
@@ -103,7 +103,7 @@ class HubWeights:
 
     repository: str
     encoder: str = SWIN_BASE
-    bands: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    bands: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     revision: str | None = None
     sha256: str | None = None
 
