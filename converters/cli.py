@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from converters.checksums import VerificationReport
     from converters.selection import Selection
-    from converters.verify import VerificationReport
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a report for programs.")]
 
@@ -250,9 +250,9 @@ def verify(
 
     With --checksums no raw files are needed: it shows that the stores are what was written.
     """
+    from converters.checksums import verify_checksums
     from converters.open import open_source
     from converters.verify import verify as run
-    from converters.verify import verify_checksums
 
     expected = 1 if checksums else 2
     if len(places) != expected:

@@ -8,37 +8,33 @@ command again keeps what is complete and does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from converters.engine import Engine
+from converters.documents import domain_document
+from converters.engine import Engine, engine_for
+from converters.jobs import Options, roi_jobs
 from converters.lock import domain_lock
-from converters.npy import read_area
-from converters.rasters import read_raster
 from converters.receipts import (
-    GROUP_SIGNATURE,
-    ROWS_SIGNATURE,
-    SKIPPED_ATTRIBUTE,
     Receipt,
     Skipped,
     committed,
-    group_signature,
     receipt_at,
-    rows_signature,
     work_place,
 )
-from converters.roi import Outcome, RoiJob, convert_roi, domain_document
+from converters.roi import RoiJob, convert_roi
+from converters.rows import Outcome
 from converters.selection import Selection
 from converters.source import RoiSource, Source
 from converters.tables import drop_tables, read_receipts, write_tables
 from flairhub.errors import ConversionError, FlairHubError, NotInStoreError, SourceDataError
 from flairhub.ids import DomainId
-from flairhub.modalities import Modality, family, get_modality
+from flairhub.modalities import Modality, family
 from flairhub.store.access import Location, is_storage_error, resolve
 from flairhub.store.codecs import codecs
-from flairhub.store.layout import groups, store_name
+from flairhub.store.layout import store_name
 from flairhub.store.tables import read_table
 
 Progress = Callable[[str, int, int], None]
@@ -80,15 +76,6 @@ class ConversionReport:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to convert; see `convert`."""
-
-    modalities: tuple[Modality, ...]
-    profile: str = "fast"
-    skip: bool = False
 
 
 def convert(
@@ -141,9 +128,7 @@ def convert(
     with _target_errors(place):
         place.names()  # a wrong bucket or key says so before anything is read
     report = ConversionReport()
-    # a store in this process's memory is out of reach of others
-    here = isinstance(root, Location) or root.startswith("memory:")
-    with Engine(1 if here else workers, scheduler) as engine:
+    with engine_for(root, workers, scheduler) as engine:
         for domain, rois in chosen_rois(source, selection, options.modalities):
             with domain_lock(place, domain), _target_errors(place):
                 work = _Domain(place, domain, root, source.name, options, report, engine)
@@ -218,7 +203,7 @@ class _Domain:
         self._delete_partials()
         complete = read_receipts(self.root, self.domain)
         self._check_family(complete)
-        jobs, skipped = _jobs(self.root, self.domain, rois, complete, self.options)
+        jobs, skipped = roi_jobs(self.root, self.domain, rois, complete, self.options)
         jobs = [replace(job, root=self.url, source_name=self.source_name) for job in jobs]
         for job in jobs:
             if job.source.problem is not None and not self.options.skip:
@@ -312,115 +297,6 @@ class _Domain:
         shards = read_table(self.root, self.domain, "shards")
         self.report.store_bytes += int(shards["size"].sum())
         self.report.objects += len(shards)
-
-
-def pending(
-    root: Location,
-    domain: DomainId,
-    rois: Sequence[RoiSource],
-    modalities: tuple[Modality, ...],
-    profile: str,
-) -> list[RoiJob]:
-    """Return what is to be done of some ROIs of a domain; reads the store, writes nothing."""
-    complete = read_receipts(root, domain)
-    return _jobs(root, domain, rois, complete, Options(modalities, profile))[0]
-
-
-def _jobs(
-    root: Location,
-    domain: DomainId,
-    rois: Sequence[RoiSource],
-    complete: Mapping[str, Receipt],
-    options: Options,
-) -> tuple[list[RoiJob], list[Skipped]]:
-    """Return what is to do, and what earlier runs left out of what is not."""
-    jobs, skipped = [], []
-    store = root / store_name(domain)
-    for roi in rois:
-        name = str(roi.roi)
-        known = receipt_at(root, domain, name) or complete.get(name)
-        document = committed(store / name) if known else None
-        wanted = _wanted_groups(roi, options.modalities)
-        keep, left_out = _kept_groups(document, roi, wanted, options.profile)
-        skipped += left_out
-        if document is not None and set(wanted) <= set(keep):
-            continue
-        jobs.append(
-            RoiJob(
-                roi,
-                "",
-                root,
-                options.profile,
-                options.modalities,
-                options.skip,
-                tuple(keep),
-            )
-        )
-    return jobs, skipped
-
-
-def _wanted_groups(roi: RoiSource, modalities: Sequence[Modality]) -> dict[str, list[Modality]]:
-    """Return the groups that a ROI's files make, with the modalities in each."""
-    there = roi.keys
-    wanted = {}
-    for name, members in groups().items():
-        present = [m for m in members if m in modalities and m.key in there]
-        if present and present[0].key == name:
-            wanted[name] = present
-    return wanted
-
-
-def _kept_groups(
-    document: Mapping[str, Any] | None,
-    roi: RoiSource,
-    wanted: Mapping[str, Sequence[Modality]],
-    profile: str,
-) -> tuple[list[str], list[Skipped]]:
-    """Return the groups of a committed ROI that may stay, and what is left out of them."""
-    if document is None:
-        return [], []
-    attributes = document["attributes"]
-    lattice = attributes.get("flairhub:grid", {})
-    patches = roi.files
-    rows, columns = [p.row for p in patches], [p.column for p in patches]
-    inside = (
-        lattice.get("first_row", 0) <= min(rows)
-        and max(rows) < lattice.get("first_row", 0) + lattice.get("rows", 0)
-        and lattice.get("first_column", 0) <= min(columns)
-        and max(columns) < lattice.get("first_column", 0) + lattice.get("columns", 0)
-    )
-    if not inside or attributes.get(ROWS_SIGNATURE) != rows_signature(roi):
-        return [], []
-    kept, skipped = [], []
-    for path, node in document["consolidated_metadata"]["metadata"].items():
-        if "/" in path:
-            continue
-        found = node["attributes"]
-        left_out = [Skipped(*one) for one in found.get(SKIPPED_ATTRIBUTE, ())]
-        if path in wanted:
-            signature = group_signature(roi, wanted[path], profile)
-            if found.get(GROUP_SIGNATURE) != signature or _mended(left_out, roi):
-                continue
-        kept.append(path)
-        skipped += left_out
-    return kept, skipped
-
-
-def _mended(left_out: Iterable[Skipped], roi: RoiSource) -> bool:
-    """Tell whether a file that was left out can be read by now."""
-    by_name = {str(patch): files for patch, files in roi.files.items()}
-    for one in left_out:
-        if one.modality in roi.areas:
-            area, modality = roi.areas[one.modality], get_modality(one.modality)
-            with suppress(SourceDataError):
-                read_area(area.file, modality, len(roi.times[one.modality]), area.grid)
-                return True
-        file = by_name.get(one.where, {}).get(one.modality)
-        if file is not None:
-            with suppress(SourceDataError):
-                read_raster(file, get_modality(one.modality))
-                return True
-    return False
 
 
 def _count(report: ConversionReport, source: RoiSource, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ second a ROI. It is asked once for each kind of array instead; shapes and attrib
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,11 +18,12 @@ from numcodecs import VLenUTF8, Zstd
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
+from converters.receipts import SKIPPED_ATTRIBUTE, Skipped
 from flairhub.modalities import get_modality
 from flairhub.store.access import Location
 from flairhub.store.codecs import codecs
-from flairhub.store.conventions import coordinate_attributes
-from flairhub.store.layout import ArraySpec, fill_value
+from flairhub.store.conventions import LICENCES, coordinate_attributes
+from flairhub.store.layout import FORMAT_VERSION, ArraySpec, fill_value
 
 Document = dict[str, Any]
 
@@ -119,3 +120,25 @@ def _plain(dtype: str, rank: int) -> bytes:
         dimension_names=["d"] * rank,
     )
     return Location(store, "zarr.json").read()
+
+
+def domain_document(
+    domain: str, source: str, dataset: str, skipped: Sequence[Skipped] = ()
+) -> bytes:
+    """Return the ``zarr.json`` of a domain's root group.
+
+    Parameters
+    ----------
+    domain, source
+        Its name, and that of the layout it comes from.
+    dataset
+        Family of its modalities.
+    skipped
+        What was left out.
+    """
+    attributes: dict[str, Any] = {"title": f"{source} {domain}", **LICENCES[dataset]}
+    attributes["flairhub:format"] = FORMAT_VERSION
+    if skipped:
+        attributes[SKIPPED_ATTRIBUTE] = [one.as_list() for one in skipped]
+    document = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
+    return json.dumps(document, indent=2).encode()

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flairhub.errors import ConversionError, FlairHubError
+from flairhub.store.access import Location
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -144,3 +145,12 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | FlairHubEr
         raise
     except FlairHubError as error:
         return error
+
+
+def engine_for(root: str | Location, workers: int | None, scheduler: str | None) -> Engine:
+    """Return the engine that works on the stores below `root`, parameters as of `Engine`.
+
+    A store in this process's memory is out of reach of others: this one does the work.
+    """
+    here = isinstance(root, Location) or root.startswith("memory:")
+    return Engine(1 if here else workers, scheduler)

@@ -15,7 +15,6 @@ it to a fraction of one.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -55,24 +54,9 @@ def area_path(domain: DomainId, zone: RoiId, part: str) -> str:
 
 
 class Flair2Tree(Flair1Tree):
-    """The layout of FLAIR#2, unpacked or in IGN's zips.
-
-    Parameters
-    ----------
-    root
-        Path or URL of the folder that holds ``flair_aerial_train`` and its sisters.
-
-    Raises
-    ------
-    SourceDataError
-        If the folder does not exist, or holds nothing of FLAIR#2.
-    """
+    """The layout of FLAIR#2, unpacked or in IGN's zips; opened as `Flair1Tree` is."""
 
     validation: ClassVar[frozenset[str]] = Flair1Tree.validation - {"D070-2020"} | {"D077-2021"}
-
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        super().__init__(root)
-        self._series = self._find_series()
 
     @property
     def name(self) -> str:
@@ -141,8 +125,9 @@ class Flair2Tree(Flair1Tree):
         files = self.tables(_CENTROIDS)
         return (read_json(files[0]), files[0]) if files else ({}, None)
 
-    def _find_series(self) -> Mapping[tuple[FlairFolder, str], Mapping[str, SourceFile]]:
-        """Return the files of each super-area, by the folder of its images and its zone."""
+    @cached_property
+    def _series(self) -> Mapping[tuple[FlairFolder, str], Mapping[str, SourceFile]]:
+        """The files of each super-area, by the folder of its images and its zone."""
         found: dict[tuple[FlairFolder, str], dict[str, SourceFile]] = defaultdict(dict)
         for folder in self.folders:
             if folder.kind != "sen":

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from math import ceil, prod
 from typing import Any
 
-from converters.convert import Progress, chosen_rois, pending
+from converters.convert import Progress, chosen_rois
 from converters.geometry import roi_grid
+from converters.jobs import pending
 from converters.roi import RoiJob
 from converters.selection import Selection
 from converters.source import RoiSource, Source

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,14 @@ from converters.receipts import (
     rows_signature,
     work_place,
 )
+from converters.rows import Outcome, RoiRows
 from converters.source import RoiSource
-from converters.statistics import PixelStatistics, count_classes
+from converters.tiles import as_stored, blocks, lies_in, tiles
 from flairhub import __version__
 from flairhub.errors import SourceDataError
-from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid, Window
+from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid
 from flairhub.ids import PatchId
-from flairhub.modalities import MODALITIES, Kind, Modality, get_modality
+from flairhub.modalities import Modality, get_modality
 from flairhub.store.access import Location, resolve
 from flairhub.store.chunks import ChunkCodec
 from flairhub.store.conventions import (
@@ -60,17 +61,6 @@ from flairhub.store.layout import (
     groups,
     store_name,
 )
-from flairhub.store.tables import (
-    DATED,
-    classes_column,
-    date_column,
-    has_column,
-    sha256_column,
-    source_column,
-    times_column,
-)
-
-Files = Mapping[PatchId, SourceFile]
 
 
 @dataclass(frozen=True)
@@ -100,19 +90,6 @@ class RoiJob:
     modalities: tuple[Modality, ...]
     skip: bool = False
     keep: tuple[str, ...] = ()
-
-
-@dataclass
-class Outcome:
-    """What the conversion of a ROI moved; the ROI's receipt lies in the work folder."""
-
-    patches: int = 0
-    files: int = 0
-    raw_bytes: int = 0
-    source_bytes: int = 0
-    absent: dict[str, list[str]] = field(default_factory=dict)
-    gaps: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
 
 
 def convert_roi(job: RoiJob) -> Outcome:
@@ -150,19 +127,13 @@ class _RoiWriter:
         self.source = job.source
         self.place = place
         self.work = work_place(root, job.source.domain) / f"{job.source.roi}.json"
-        self.outcome = Outcome()
         self.nodes: dict[str, Document] = {}
-        # what stays of the ROI keeps its rows
         self.receipt = Receipt.from_bytes(self.work.read()) if job.keep else Receipt(roi={})
         self.objects = {
             row["key"]: row for row in self.receipt.shards if row["key"].split("/")[1] in job.keep
         }
-        self.rows: dict[PatchId, dict[str, Any]] = {
-            PatchId.parse(row["patch_id"]): row for row in self.receipt.patches
-        }
-        self.statistics = PixelStatistics()
-        for patch in job.source.files:
-            self.rows.setdefault(patch, {"patch_id": str(patch)})
+        self.rows = RoiRows(job.source, job.keep, self.receipt)
+        self.outcome = self.rows.outcome
         self._take_kept()
         self.reference: object = None
         self.grid = self._lattice()
@@ -177,7 +148,7 @@ class _RoiWriter:
             # masks are kept on the time axis of their series, so not without it
             if present and present[0].key == name:
                 written += self._write_group(name, present)
-        self._describe(written)
+        self.rows.describe(self.grid, written, self.job.modalities)
 
     def commit(self) -> None:
         """Make the ROI visible: its receipt first, its ``zarr.json`` with all metadata last."""
@@ -214,7 +185,9 @@ class _RoiWriter:
             patch = next(iter(self.source.files))
             place = self.source.lattice.patch_extent(patch.row, patch.column)
             self.reference = "the lattice of its patches"
-            return roi_grid(self.rows, patch, Grid(place.left, place.top, PATCH_SIDE_M, 1, 1))
+            return roi_grid(
+                self.rows.patches, patch, Grid(place.left, place.top, PATCH_SIDE_M, 1, 1)
+            )
         for patch, by_key in self.source.files.items():
             for modality in sorted(self.job.modalities, key=lambda m: m.patch_px):
                 if modality.key not in by_key:
@@ -227,7 +200,7 @@ class _RoiWriter:
                     problem = error
                     continue
                 self.reference = by_key[modality.key]
-                return roi_grid(self.rows, patch, raster.grid)
+                return roi_grid(self.rows.patches, patch, raster.grid)
         msg = f"{self.source.where}: no file of it can be read; the last one said: {problem}"
         raise SourceDataError(msg)
 
@@ -306,11 +279,11 @@ class _RoiWriter:
         """Write the shards of a modality, each once; return the patches that they hold."""
         files = self._files(modality)
         there: set[PatchId] = set()
-        for number, block in _blocks(specs[0]):
+        for number, block in blocks(specs[0]):
             chunks: list[dict[tuple[int, ...], bytes]] = [{} for _ in specs]
             for patch, file in files.items():
                 window = self.grid.patch_window(patch.row, patch.column, modality.resolution_m)
-                if not _inside(window, block):
+                if not lies_in(window, block):
                     continue
                 try:
                     raster = self._read(patch, file, modality)
@@ -350,13 +323,13 @@ class _RoiWriter:
             return set()
         for spec, coder in zip(specs, coders, strict=True):
             pixels = as_stored(raster.pixels, spec)
-            for number, block in _blocks(spec):
+            for number, block in blocks(spec):
                 encoded = {
-                    position: coder.encode(tile) for position, tile in _tiles(pixels, block, spec)
+                    position: coder.encode(tile) for position, tile in tiles(pixels, block, spec)
                 }
                 key = "/".join(map(str, ("c", *(0,) * (len(spec.shape) - 2), *number)))
                 self._put(f"{spec.path}/{key}", coder.shard(encoded))
-        self._note_raster(tuple(self.source.files), modality, raster, area.file)
+        self.rows.note(tuple(self.source.files), modality, raster, area.file)
         return set(self.source.files)
 
     def _put(self, key: str, data: bytes | bytearray) -> None:
@@ -386,78 +359,8 @@ class _RoiWriter:
                 f"{self.source.where} {modality.source_name}; every image needs one date."
             )
             raise SourceDataError(msg)
-        self._note_raster((patch,), modality, raster, file)
+        self.rows.note((patch,), modality, raster, file)
         return raster
-
-    def _note_raster(
-        self, patches: Sequence[PatchId], modality: Modality, raster: Raster, file: SourceFile
-    ) -> None:
-        """Note what a file holds in the rows of the patches that it belongs to."""
-        counts = _class_counts(raster.pixels, modality, file)
-        splits = {self.source.folds.get("split", {}).get(patch) for patch in patches}
-        split = splits.pop() if len(splits) == 1 else None
-        if counts:
-            self.statistics.add_classes(modality, counts, split)
-        else:
-            self.statistics.add(modality, raster.pixels, split)
-        self.outcome.files += 1
-        self.outcome.source_bytes += raster.size
-        self.outcome.raw_bytes += raster.pixels.nbytes
-        told = {has_column(modality.key): True, sha256_column(modality.key): raster.sha256}
-        told |= {classes_column(key): found.tolist() for key, found in counts.items()}
-        told |= _mask_means(raster.pixels, modality)
-        for patch in patches:
-            self.rows[patch] |= told
-
-    def _describe(self, written: Sequence[str]) -> None:
-        source, grid = self.source, self.grid
-        domain, roi = str(source.domain), str(source.roi)
-        for patch, row in self.rows.items():
-            extent = grid.patch_extent(patch.row, patch.column)
-            row |= {"domain": domain, "roi": roi, "row": patch.row, "column": patch.column}
-            row |= dict(zip(("left", "bottom", "right", "top"), extent.bbox, strict=True))
-            row |= {column: by_patch.get(patch) for column, by_patch in source.folds.items()}
-            row |= {source_column(k): told.get(patch) for k, told in source.facts.items()}
-            for key in DATED:
-                if key in source.dates:
-                    day = source.dates[key].get(patch)
-                    row[date_column(key)] = str(day) if day else None
-            for modality in self.job.modalities:
-                row.setdefault(has_column(modality.key), False)
-                if not row[has_column(modality.key)]:
-                    self.outcome.absent.setdefault(modality.key, []).append(str(patch))
-        self.outcome.patches = len(self.rows)
-        self.outcome.gaps = grid.rows * grid.columns - len(self.rows)
-        self.receipt.patches = list(self.rows.values())
-        kept_statistics = [
-            row
-            for row in self.receipt.statistics
-            if get_modality(row["modality"]).group in self.job.keep
-        ]
-        self.receipt.statistics = kept_statistics + self.statistics.rows(roi)
-        order = list(MODALITIES)
-        self.receipt.statistics.sort(key=lambda row: order.index(row["modality"]))
-        before = self.receipt.roi
-        kept = {m.key for name in self.job.keep for m in groups()[name]}
-        kept &= set(before.get("modalities", ()))
-        times = {k: v for k, v in before.items() if k.startswith(times_column(""))}
-        times |= {
-            times_column(key): [str(day) for day in days]
-            for key, days in source.times.items()
-            if key in groups()
-        }
-        self.receipt.roi = {
-            "roi": roi,
-            "domain": domain,
-            "rows": grid.rows,
-            "columns": grid.columns,
-            "first_row": grid.first_row,
-            "first_column": grid.first_column,
-            **dict(zip(("left", "bottom", "right", "top"), grid.extent.bbox, strict=True)),
-            "patches": len(self.rows),
-            "modalities": [key for key in MODALITIES if key in kept or key in written],
-            **times,
-        }
 
     def _attributes(self) -> dict[str, Any]:
         grid = self.grid
@@ -480,93 +383,3 @@ class _RoiWriter:
             "flairhub:grid": lattice,
             ROWS_SIGNATURE: rows_signature(self.source),
         }
-
-
-def as_stored(pixels: npt.NDArray[np.generic], spec: ArraySpec) -> npt.NDArray[np.generic]:
-    """Return raw pixels ``(dates, bands, y, x)`` with the dimensions of a store array."""
-    chosen = pixels[:, list(spec.bands)]
-    if "time" not in spec.dims:
-        chosen = chosen[0]
-    if spec.modality.kind is Kind.MASK or (spec.modality.is_label and len(spec.bands) == 1):
-        chosen = chosen[..., 0, :, :]
-    return chosen
-
-
-def _blocks(spec: ArraySpec) -> Iterator[tuple[tuple[int, int], Window]]:
-    """Yield the shards of an array: number, and the pixels that each covers."""
-    (height, width), (rows, columns) = spec.shape[-2:], spec.shards[-2:]
-    for i, row in enumerate(range(0, height, rows)):
-        for j, column in enumerate(range(0, width, columns)):
-            block = Window(row, column, min(rows, height - row), min(columns, width - column))
-            yield (i, j), block
-
-
-def _tiles(
-    pixels: npt.NDArray[np.generic], block: Window, spec: ArraySpec
-) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.generic]]]:
-    """Yield the inner chunks of a shard: position in it, and pixels, filled up where they end."""
-    lead = (0,) * (len(spec.shape) - 2)
-    rows, columns = spec.chunks[-2:]
-    inside = pixels[(..., *block.slices)]
-    for i, row in enumerate(range(0, block.height, rows)):
-        for j, column in enumerate(range(0, block.width, columns)):
-            part = inside[..., row : row + rows, column : column + columns]
-            tile = np.full(spec.chunks, spec.fill_value, part.dtype)
-            tile[..., : part.shape[-2], : part.shape[-1]] = part
-            yield (*lead, i, j), tile
-
-
-def _inside(window: Window, block: Window) -> bool:
-    rows = block.row <= window.row < block.row + block.height
-    return rows and block.column <= window.column < block.column + block.width
-
-
-def _class_counts(
-    pixels: npt.NDArray[np.generic], modality: Modality, file: SourceFile
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the pixels of every class by class set; refuse classes that do not exist."""
-    counts = {}
-    for level, key in enumerate(modality.nomenclatures, start=1):
-        nomenclature = modality.nomenclature(level)
-        found = count_classes(pixels[0, level - 1])
-        last = int(np.flatnonzero(found)[-1])
-        if last >= len(nomenclature):
-            msg = (
-                f"{file}: class {last} in band {level}, but {nomenclature.title} ends at "
-                f"{len(nomenclature) - 1}."
-            )
-            raise SourceDataError(msg)
-        counts[key] = found[: len(nomenclature)]
-    return counts
-
-
-def _mask_means(pixels: npt.NDArray[np.generic], modality: Modality) -> Mapping[str, list[float]]:
-    if modality.kind is not Kind.MASK:
-        return {}
-    means = pixels.astype(np.float64).mean(axis=(2, 3)).round(3)
-    return {
-        f"{name}_percent": [float(v) for v in means[:, i]]
-        for i, name in enumerate(modality.band_names)
-    }
-
-
-def domain_document(
-    domain: str, source: str, dataset: str, skipped: Sequence[Skipped] = ()
-) -> bytes:
-    """Return the ``zarr.json`` of a domain's root group.
-
-    Parameters
-    ----------
-    domain, source
-        Its name, and that of the layout it comes from.
-    dataset
-        Family of its modalities.
-    skipped
-        What was left out.
-    """
-    attributes: dict[str, Any] = {"title": f"{source} {domain}", **LICENCES[dataset]}
-    attributes["flairhub:format"] = FORMAT_VERSION
-    if skipped:
-        attributes[SKIPPED_ATTRIBUTE] = [one.as_list() for one in skipped]
-    document = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
-    return json.dumps(document, indent=2).encode()

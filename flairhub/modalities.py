@@ -12,7 +12,7 @@ Sentinel-2 spectral response functions); SPOT bands those of the SPOT 6/7 user g
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
@@ -247,6 +247,47 @@ def _sentinel1(orbit: str, title: str) -> Modality:
     )
 
 
+def _sentinel2(
+    key: str,
+    source_names: tuple[str, str],
+    texts: tuple[str, str],
+    *,
+    resolution_m: float,
+    patch_px: int,
+    dates_name: str | None = None,
+    dataset: str = FLAIR_HUB,
+) -> tuple[Modality, Modality]:
+    """Return a series and its masks, which share a group; `texts` hold title and long name."""
+    title, long_name = (text.format for text in texts)
+    series = Modality(
+        key=f"{key}_ts",
+        source_name=source_names[0],
+        title=title("Sentinel-2 series"),
+        kind=Kind.SERIES,
+        bands=_MSI,
+        dtype="uint16",
+        units="1e-4",
+        resolution_m=resolution_m,
+        patch_px=patch_px,
+        long_name=long_name("Sentinel-2 surface reflectance times 10000"),
+        temporal=True,
+        dates_name=dates_name,
+        dataset=dataset,
+    )
+    masks = replace(
+        series,
+        key=f"{key}_msk_sc",
+        source_name=source_names[1],
+        title=title("Sentinel-2 snow and cloud masks"),
+        kind=Kind.MASK,
+        bands=(Band("snow", "snow probability"), Band("cloud", "cloud probability")),
+        units="percent",
+        long_name=long_name("Sentinel-2 snow and cloud probability"),
+        group=series.group,
+    )
+    return series, masks
+
+
 _FLAIR_1 = "IGNF/FLAIR-1, baseline configuration"
 
 MODALITIES: Mapping[str, Modality] = MappingProxyType(
@@ -316,36 +357,12 @@ MODALITIES: Mapping[str, Modality] = MappingProxyType(
                 ),
                 dates_name="SPOT",
             ),
-            Modality(
-                key="sentinel2_ts",
-                source_name="SENTINEL2_TS",
-                title="Sentinel-2 series",
-                kind=Kind.SERIES,
-                bands=_MSI,
-                dtype="uint16",
-                units="1e-4",
+            *_sentinel2(
+                "sentinel2",
+                ("SENTINEL2_TS", "SENTINEL2_MSK-SC"),
+                ("{}", "{}"),
                 resolution_m=10.24,
                 patch_px=10,
-                long_name="Sentinel-2 surface reflectance times 10000",
-                temporal=True,
-                dates_name="SENTINEL2",
-            ),
-            Modality(
-                key="sentinel2_msk_sc",
-                source_name="SENTINEL2_MSK-SC",
-                title="Sentinel-2 snow and cloud masks",
-                kind=Kind.MASK,
-                bands=(
-                    Band("snow", "snow probability"),
-                    Band("cloud", "cloud probability"),
-                ),
-                dtype="uint16",
-                units="percent",
-                resolution_m=10.24,
-                patch_px=10,
-                long_name="Sentinel-2 snow and cloud probability",
-                temporal=True,
-                group="sentinel2_ts",
                 dates_name="SENTINEL2",
             ),
             _sentinel1("asc", "ascending"),
@@ -399,36 +416,12 @@ MODALITIES: Mapping[str, Modality] = MappingProxyType(
                 dates_name="AERIAL",
                 dataset=FLAIR,
             ),
-            Modality(
-                key="flair_sentinel2_ts",
-                source_name="FLAIR_SEN2-DATA",
-                title="Sentinel-2 series of the super-area",
-                kind=Kind.SERIES,
-                bands=_MSI,
-                dtype="uint16",
-                units="1e-4",
+            *_sentinel2(
+                "flair_sentinel2",
+                ("FLAIR_SEN2-DATA", "FLAIR_SEN2-MASKS"),
+                ("{} of the super-area", "FLAIR {}, super-area"),
                 resolution_m=10.0,
                 patch_px=0,
-                long_name="FLAIR Sentinel-2 surface reflectance times 10000, super-area",
-                temporal=True,
-                dataset=FLAIR,
-            ),
-            Modality(
-                key="flair_sentinel2_msk_sc",
-                source_name="FLAIR_SEN2-MASKS",
-                title="Sentinel-2 snow and cloud masks of the super-area",
-                kind=Kind.MASK,
-                bands=(
-                    Band("snow", "snow probability"),
-                    Band("cloud", "cloud probability"),
-                ),
-                dtype="uint16",
-                units="percent",
-                resolution_m=10.0,
-                patch_px=0,
-                long_name="FLAIR Sentinel-2 snow and cloud probability, super-area",
-                temporal=True,
-                group="flair_sentinel2_ts",
                 dataset=FLAIR,
             ),
             Modality(

@@ -44,29 +44,62 @@ def raw_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def store_root(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stores made from `raw_tree`; not to be changed."""
+    return _converted(raw_tree, tmp_path_factory)
+
+
+def _converted(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Convert a raw tree in this process."""
     from converters.convert import convert
-    from converters.flairhub_tree import FlairHubTree
+    from converters.open import open_source
 
     root = tmp_path_factory.mktemp("stores") / "store"
-    convert(FlairHubTree(raw_tree), str(root), workers=1)
+    convert(open_source(tree), str(root), workers=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def domain_tree(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first domain of `raw_tree` alone; not to be changed."""
+    from tests.trees import copy_domain
+
+    return copy_domain(raw_tree, tmp_path_factory.mktemp("domain") / "raw")
+
+
+@pytest.fixture(scope="session")
+def domain_store(domain_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Every file that an undisturbed conversion of `domain_tree` leaves."""
+    from tests.trees import snapshot
+
+    return snapshot(_converted(domain_tree, tmp_path_factory))
 
 
 @pytest.fixture(scope="session")
 def flair1_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """FLAIR#1 with a domain of each split, a zone each; not to be changed."""
-    from converters.miniature import write_sample
-
-    directory = tmp_path_factory.mktemp("flair1") / "raw"
-    write_sample(directory, domains=3, rois=1, rows=2, columns=3, seed=1, layout="flair1")
-    return directory
+    return _flair_sample("flair1", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def flair2_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """FLAIR#2 with a domain of each split, a zone each; not to be changed."""
+    return _flair_sample("flair2", tmp_path_factory)
+
+
+def _flair_sample(layout: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from converters.miniature import write_sample
 
-    directory = tmp_path_factory.mktemp("flair2") / "raw"
-    write_sample(directory, domains=3, rois=1, rows=2, columns=3, seed=1, layout="flair2")
+    directory = tmp_path_factory.mktemp(layout) / "raw"
+    write_sample(directory, domains=3, rois=1, rows=2, columns=3, seed=1, layout=layout)
     return directory
+
+
+@pytest.fixture(scope="session")
+def flair1_store(flair1_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores made from `flair1_tree`; not to be changed."""
+    return _converted(flair1_tree, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def flair2_store(flair2_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores made from `flair2_tree`; not to be changed."""
+    return _converted(flair2_tree, tmp_path_factory)

@@ -28,27 +28,14 @@ from flairhub.cli import run
 from flairhub.errors import ConfigError, ConversionError, SourceDataError, UnknownNameError
 from flairhub.nomenclatures import FLAIR_TO_COSIA, NOMENCLATURES
 from flairhub.store.summary import summarise
-from tests.trees import flip_bit, read, rewrite, snapshot
+from tests.trees import copy_flair_domain, flip_bit, problem, read, rewrite, snapshot
 
 METADATA = "flair-1_metadata_aerial.json"
 
 
-@pytest.fixture(scope="module")
-def store(flair1_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("flair1-store") / "store"
-    convert(open_source(flair1_tree), str(root), workers=1)
-    return root
-
-
 @pytest.fixture
 def tree(flair1_tree: Path, tmp_path: Path) -> Path:
-    """A copy of one train domain, to be damaged."""
-    target = tmp_path / "raw"
-    for kind in ("aerial", "labels"):
-        folder = f"flair_{kind}_train/D032_2019"
-        shutil.copytree(flair1_tree / folder, target / folder)
-    shutil.copy(flair1_tree / METADATA, target)
-    return target
+    return copy_flair_domain(flair1_tree, tmp_path / "raw")
 
 
 def images(tree: Path) -> list[Path]:
@@ -67,24 +54,17 @@ def change_metadata(tree: Path, image: str, **told: Any) -> None:  # noqa: ANN40
     (tree / METADATA).write_text(json.dumps(table))
 
 
-def problem(tree: Path) -> str:
-    """Convert, and return what the program says of what it cannot."""
-    with pytest.raises(SourceDataError) as caught:
-        convert(open_source(tree), "memory://store")
-    return str(caught.value)
-
-
-def test_conversion_is_proved(flair1_tree: Path, store: Path) -> None:
-    report = verify(open_source(flair1_tree), str(store))
+def test_conversion_is_proved(flair1_tree: Path, flair1_store: Path) -> None:
+    report = verify(open_source(flair1_tree), str(flair1_store))
     assert report.passed, report.findings
     assert report.files == len(list(flair1_tree.rglob("*.tif")))
     assert report.pixels == report.patches * 6 * 512 * 512
 
 
-def test_each_image_comes_back_where_it_lies(flair1_tree: Path, store: Path) -> None:
-    patches = gpd.read_parquet(store / "D032-2019.patches.parquet")
+def test_each_image_comes_back_where_it_lies(flair1_tree: Path, flair1_store: Path) -> None:
+    patches = gpd.read_parquet(flair1_store / "D032-2019.patches.parquet")
     assert len(patches) == 6
-    tree = xr.open_datatree(store / "D032-2019.zarr" / patches.roi[0], engine="zarr")
+    tree = xr.open_datatree(flair1_store / "D032-2019.zarr" / patches.roi[0], engine="zarr")
     aerial, mask = tree["flair_aerial"].to_dataset(), tree["flair_mask"].to_dataset()
     assert aerial.band.values.tolist() == ["red", "green", "blue", "nir", "elevation"]
     numbers = set()
@@ -101,27 +81,27 @@ def test_each_image_comes_back_where_it_lies(flair1_tree: Path, store: Path) -> 
     assert len(numbers) > 1, "the sample's numbers give the places away"
 
 
-def test_patches_have_their_date_and_camera(flair1_tree: Path, store: Path) -> None:
+def test_patches_have_their_date_and_camera(flair1_tree: Path, flair1_store: Path) -> None:
     table = json.loads((flair1_tree / METADATA).read_text())
-    for path in store.glob("*.patches.parquet"):
+    for path in flair1_store.glob("*.patches.parquet"):
         for row in gpd.read_parquet(path).itertuples():
             told = table[row.source_image]
             assert str(row.date_flair_aerial) == told["date"]
             assert (row.source_time, row.source_camera) == (told["time"], told["camera"])
 
 
-def test_splits_follow_the_folders_and_the_baseline(store: Path) -> None:
+def test_splits_follow_the_folders_and_the_baseline(flair1_store: Path) -> None:
     splits = {
         path.name.partition(".")[0]: set(gpd.read_parquet(path)["split"])
-        for path in store.glob("*.patches.parquet")
+        for path in flair1_store.glob("*.patches.parquet")
     }
     assert splits == {"D032-2019": {"train"}, "D012-2019": {"test"}, "D004-2021": {"valid"}}
 
 
 def test_tables_have_the_columns_of_the_family_and_count_its_classes(
-    flair1_tree: Path, store: Path
+    flair1_tree: Path, flair1_store: Path
 ) -> None:
-    frame = gpd.read_parquet(store / "D032-2019.patches.parquet")
+    frame = gpd.read_parquet(flair1_store / "D032-2019.patches.parquet")
     assert frame["has_flair_aerial"].all()
     assert not frame["has_flair_sentinel2_ts"].any()
     assert not [c for c in frame if "cosia" in c or "spot" in c]
@@ -130,7 +110,7 @@ def test_tables_have_the_columns_of_the_family_and_count_its_classes(
         found = np.bincount(read(label).ravel(), minlength=20)
         assert row.classes_flair.tolist() == found.tolist()
         assert found[0] == 0
-    (summary,) = summarise(str(store / "D032-2019.zarr"))
+    (summary,) = summarise(str(flair1_store / "D032-2019.zarr"))
     assert {v.modality for v in summary.variables} == {"flair_aerial", "flair_mask"}
 
 
@@ -148,10 +128,10 @@ def test_masks_are_those_of_flair_hub_in_other_numbers(flair1_tree: Path, tmp_pa
         np.testing.assert_array_equal(table[mask], read(same))
 
 
-def test_flairhub_opens_a_zone_and_says_whose_data_it_is(store: Path) -> None:
-    name = gpd.read_parquet(store / "D012-2019.rois.parquet")["roi"][0]
+def test_flairhub_opens_a_zone_and_says_whose_data_it_is(flair1_store: Path) -> None:
+    name = gpd.read_parquet(flair1_store / "D012-2019.rois.parquet")["roi"][0]
     assert re.fullmatch(r"Z1-[A-Z]{2}", name)
-    roi = open_roi(str(store / "D012-2019.zarr"), name)
+    roi = open_roi(str(flair1_store / "D012-2019.zarr"), name)
     assert set(roi.children) == {"flair_aerial", "flair_mask"}
     assert roi.attrs["title"] == f"FLAIR#1 D012-2019 {name}"
     assert roi.attrs["attribution"].startswith("IGN FLAIR#1/#2")

@@ -39,39 +39,18 @@ from flairhub.store.summary import summarise
 from flairhub.training.run import train
 from tests.fuzzing import mutate
 from tests.test_training import make_config
-from tests.trees import flip_bit, snapshot
+from tests.trees import copy_flair_domain, flip_bit, problem, snapshot
 
 SERIES = "flair_sentinel2_ts"
 
 
-@pytest.fixture(scope="module")
-def store(flair2_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("flair2-store") / "store"
-    convert(open_source(flair2_tree), str(root), workers=1)
-    return root
-
-
 @pytest.fixture
 def tree(flair2_tree: Path, tmp_path: Path) -> Path:
-    """A copy of one train domain, to be damaged."""
-    target = tmp_path / "raw"
-    for kind in ("aerial", "labels", "sen"):
-        folder = f"flair_{kind}_train/D032_2019"
-        shutil.copytree(flair2_tree / folder, target / folder)
-    for path in flair2_tree.glob("*.json"):
-        shutil.copy(path, target)
-    return target
+    return copy_flair_domain(flair2_tree, tmp_path / "raw")
 
 
 def part(tree: Path, name: str, domain: str = "D032_2019") -> Path:
     return next(tree.glob(f"*sen*/{domain}/*/sen/*_{name}"))
-
-
-def problem(tree: Path) -> str:
-    """Convert, and return what the program says of what it cannot."""
-    with pytest.raises(SourceDataError) as caught:
-        convert(open_source(tree), "memory://store")
-    return str(caught.value)
 
 
 def change_centroids(tree: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -85,8 +64,8 @@ def opened(store: Path, domain: str) -> xr.DataTree:
     return xr.open_datatree(store / f"{domain}.zarr" / name, engine="zarr", decode_coords="all")
 
 
-def test_conversion_is_proved(flair2_tree: Path, store: Path) -> None:
-    report = verify(open_source(flair2_tree), str(store))
+def test_conversion_is_proved(flair2_tree: Path, flair2_store: Path) -> None:
+    report = verify(open_source(flair2_tree), str(flair2_store))
     assert report.passed, report.findings
     series = [np.load(p, mmap_mode="r") for p in flair2_tree.rglob("*.npy")]
     assert report.files == len(list(flair2_tree.rglob("*.tif"))) + len(series)
@@ -95,8 +74,10 @@ def test_conversion_is_proved(flair2_tree: Path, store: Path) -> None:
 
 
 @pytest.mark.parametrize("domain", ["D032_2019", "D084_2021", "D004_2021"])
-def test_a_series_comes_back_with_its_dates(flair2_tree: Path, store: Path, domain: str) -> None:
-    group = opened(store, domain.replace("_", "-"))[SERIES].to_dataset()
+def test_a_series_comes_back_with_its_dates(
+    flair2_tree: Path, flair2_store: Path, domain: str
+) -> None:
+    group = opened(flair2_store, domain.replace("_", "-"))[SERIES].to_dataset()
     data = np.load(part(flair2_tree, "data.npy", domain))
     masks = np.load(part(flair2_tree, "masks.npy", domain))
     assert data.dtype == group[SERIES].dtype
@@ -108,11 +89,13 @@ def test_a_series_comes_back_with_its_dates(flair2_tree: Path, store: Path, doma
     assert group.band.values.tolist()[7] == "B8A"
 
 
-def test_every_image_lies_in_the_pixel_that_the_table_names(flair2_tree: Path, store: Path) -> None:
+def test_every_image_lies_in_the_pixel_that_the_table_names(
+    flair2_tree: Path, flair2_store: Path
+) -> None:
     table = json.loads((flair2_tree / CENTROIDS_FILE).read_text())
     checked = 0
-    for path in store.glob("*.patches.parquet"):
-        grid = opened(store, path.name.partition(".")[0])[SERIES].to_dataset()
+    for path in flair2_store.glob("*.patches.parquet"):
+        grid = opened(flair2_store, path.name.partition(".")[0])[SERIES].to_dataset()
         assert grid.rio.crs.to_epsg() == 2154
         assert abs(float(grid.x[1] - grid.x[0])) == 10
         for row in gpd.read_parquet(path).itertuples():
@@ -124,39 +107,40 @@ def test_every_image_lies_in_the_pixel_that_the_table_names(flair2_tree: Path, s
     assert checked == len(table)
 
 
-def test_chunks_are_the_crops_of_the_baseline(store: Path) -> None:
-    (name,) = gpd.read_parquet(store / "D032-2019.rois.parquet")["roi"]
-    array: Any = zarr.open_group(store / "D032-2019.zarr" / name, mode="r")[f"{SERIES}/{SERIES}"]
+def test_chunks_are_the_crops_of_the_baseline(flair2_store: Path) -> None:
+    (name,) = gpd.read_parquet(flair2_store / "D032-2019.rois.parquet")["roi"]
+    array: Any = zarr.open_group(flair2_store / "D032-2019.zarr" / name, mode="r")[
+        f"{SERIES}/{SERIES}"
+    ]
     dates, bands, height, width = array.shape
     assert array.chunks == (dates, bands, AREA_CHUNK_PX, AREA_CHUNK_PX)
     assert height % AREA_CHUNK_PX, "no chunk at the border is tested"
     assert array.shards[-2] >= height
     assert array.shards[-1] >= width
     assert array.nchunks_initialized == 4
-    assert (
-        len(list((store / "D032-2019.zarr" / name / SERIES / SERIES / "c").rglob("*/0/0/0"))) == 1
-    )
+    shards = flair2_store / "D032-2019.zarr" / name / SERIES / SERIES / "c"
+    assert len(list(shards.rglob("*/0/0/0"))) == 1
 
 
-def test_flairhub_opens_and_describes_the_series(flair2_tree: Path, store: Path) -> None:
-    (name,) = gpd.read_parquet(store / "D032-2019.rois.parquet")["roi"]
-    dataset = open_roi(str(store / "D032-2019.zarr"), name)[SERIES].to_dataset()
+def test_flairhub_opens_and_describes_the_series(flair2_tree: Path, flair2_store: Path) -> None:
+    (name,) = gpd.read_parquet(flair2_store / "D032-2019.rois.parquet")["roi"]
+    dataset = open_roi(str(flair2_store / "D032-2019.zarr"), name)[SERIES].to_dataset()
     data = np.load(part(flair2_tree, "data.npy"))
     np.testing.assert_array_equal(dataset[SERIES][:, 2, 17:57, 3:43], data[:, 2, 17:57, 3:43])
-    patches = gpd.read_parquet(store / "D032-2019.patches.parquet")
+    patches = gpd.read_parquet(flair2_store / "D032-2019.patches.parquet")
     assert patches[f"has_{SERIES}"].all()
     masks = np.load(part(flair2_tree, "masks.npy"))
     np.testing.assert_allclose(
         patches["cloud_percent"][0], masks[:, 1].mean(axis=(1, 2)), atol=1e-3
     )
-    (summary,) = summarise(str(store / "D032-2019.zarr"))
+    (summary,) = summarise(str(flair2_store / "D032-2019.zarr"))
     assert f"{SERIES}/cloud" in [v.path for v in summary.variables]
 
 
-def test_splits_follow_the_folders_and_the_baseline(store: Path) -> None:
+def test_splits_follow_the_folders_and_the_baseline(flair2_store: Path) -> None:
     splits = {
         path.name.partition(".")[0]: set(gpd.read_parquet(path)["split"])
-        for path in store.glob("*.patches.parquet")
+        for path in flair2_store.glob("*.patches.parquet")
     }
     assert splits == {"D032-2019": {"train"}, "D084-2021": {"test"}, "D004-2021": {"valid"}}
     assert "D077-2021" in Flair2Tree.validation
@@ -383,30 +367,30 @@ def test_damaged_files_give_what_they_hold_or_a_clean_error(tree: Path, tmp_path
     assert named == refused > 60
 
 
-def test_super_areas_have_no_windows(store: Path) -> None:
+def test_super_areas_have_no_windows(flair2_store: Path) -> None:
     with pytest.raises(PlanError, match="is not cut in patches"):
-        PatchPlan.build(str(store), modalities=[SERIES], labels=["flair"])
-    planned = PatchPlan.build(str(store), modalities=["flair_aerial"], labels=["flair"])
+        PatchPlan.build(str(flair2_store), modalities=[SERIES], labels=["flair"])
+    planned = PatchPlan.build(str(flair2_store), modalities=["flair_aerial"], labels=["flair"])
     assert len(planned) == 18
 
 
-def test_a_model_trains_on_images_and_masks(store: Path, tmp_path: Path) -> None:
+def test_a_model_trains_on_images_and_masks(flair2_store: Path, tmp_path: Path) -> None:
     data = {"modalities": ["flair_aerial"], "labels": ["flair"]}
-    result = train(make_config(store, tmp_path, data=data))
+    result = train(make_config(flair2_store, tmp_path, data=data))
     assert [c.code for c in result.scores["flair"].classes] == list(range(1, 13))
     with pytest.raises(ConfigError, match="not an input modality"):
-        make_config(store, tmp_path, data={**data, "modalities": [SERIES]})
+        make_config(flair2_store, tmp_path, data={**data, "modalities": [SERIES]})
 
 
-def test_a_catalogue_shows_what_is_cut_in_patches(store: Path, tmp_path: Path) -> None:
-    for table in store.glob("*.parquet"):
+def test_a_catalogue_shows_what_is_cut_in_patches(flair2_store: Path, tmp_path: Path) -> None:
+    for table in flair2_store.glob("*.parquet"):
         shutil.copy(table, tmp_path)
     build_catalog(tmp_path)
     (path,) = (tmp_path / "catalog").rglob("D032-2019*Z1-UN*.json")
     item = json.loads(path.read_text())
     assert set(item["assets"]) == {"roi", "patches", "flair_aerial", "flair_mask"}
     assert item["properties"]["flairhub:strata"] == "UN"
-    (day,) = set(gpd.read_parquet(store / "D032-2019.patches.parquet")["date_flair_aerial"])
+    (day,) = set(gpd.read_parquet(flair2_store / "D032-2019.patches.parquet")["date_flair_aerial"])
     assert item["properties"]["datetime"].startswith(str(day))
     classes = item["assets"]["flair_mask"]["classification:classes"]
     assert [c["value"] for c in classes] == list(range(20))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from converters.verify import verify_checksums
+from converters.checksums import verify_checksums
 from flairhub.cli import run
 
 

@@ -19,31 +19,20 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import flairhub
+from converters.checksums import verify_checksums
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.lock import domain_lock
-from converters.verify import verify, verify_checksums
+from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import ConversionError, SourceDataError
 from flairhub.store.access import resolve
-from tests.trees import copy_domain, snapshot
+from tests.trees import snapshot
 
 BUCKET = "cubes"
 
 Client = Any
 """boto3 is untyped."""
-
-
-@pytest.fixture(scope="module")
-def tree(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_domain(raw_tree, tmp_path_factory.mktemp("s3") / "raw")
-
-
-@pytest.fixture(scope="module")
-def local(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    root = tmp_path_factory.mktemp("local") / "store"
-    convert(FlairHubTree(tree), str(root), workers=1)
-    return snapshot(root)
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +78,15 @@ def contents(client: Client, prefix: str = "") -> dict[str, bytes]:
     return found
 
 
-def test_the_whole_way_on_s3(tree: Path, local: dict[str, bytes], s3: Client) -> None:
+def test_the_whole_way_on_s3(domain_tree: Path, domain_store: dict[str, bytes], s3: Client) -> None:
     root = f"s3://{BUCKET}/flair/store"
-    assert run(["convert", str(tree), root, "--workers", "2"]) == 0
-    assert contents(s3, "flair/store/") == local
-    assert run(["verify", str(tree), root, "--workers", "1"]) == 0
-    domain = flairhub.open_domain(f"{root}/{FlairHubTree(tree).domains()[0]}.zarr")
+    assert run(["convert", str(domain_tree), root, "--workers", "2"]) == 0
+    assert contents(s3, "flair/store/") == domain_store
+    assert run(["verify", str(domain_tree), root, "--workers", "1"]) == 0
+    domain = flairhub.open_domain(f"{root}/{FlairHubTree(domain_tree).domains()[0]}.zarr")
     name = next(iter(domain))
     assert domain[name]["spot_rgbi"]["spot_rgbi"].isel(band=0).to_numpy().any()
-    again = convert(FlairHubTree(tree), root)
+    again = convert(FlairHubTree(domain_tree), root)
     assert (again.rois, again.kept) == (0, 2)
 
 
@@ -110,23 +99,23 @@ def test_large_objects_go_in_parts(s3: Client) -> None:
 
 
 def test_raw_files_are_read_from_s3(
-    tree: Path,
-    local: dict[str, bytes],
+    domain_tree: Path,
+    domain_store: dict[str, bytes],
     s3: Client,
     tmp_path: Path,
 ) -> None:
-    for path in sorted(p for p in tree.rglob("*") if p.is_file()):
-        s3.upload_file(str(path), BUCKET, f"raw/{path.relative_to(tree)}")
+    for path in sorted(p for p in domain_tree.rglob("*") if p.is_file()):
+        s3.upload_file(str(path), BUCKET, f"raw/{path.relative_to(domain_tree)}")
     source = FlairHubTree(f"s3://{BUCKET}/raw")
     convert(source, str(tmp_path / "store"), workers=1)
-    assert snapshot(tmp_path / "store") == local
+    assert snapshot(tmp_path / "store") == domain_store
     with pytest.raises(SourceDataError, match="s3://cubes/none is not a folder"):
         FlairHubTree(f"s3://{BUCKET}/none")
 
 
-def test_rot_on_s3_is_named(tree: Path, s3: Client) -> None:
+def test_rot_on_s3_is_named(domain_tree: Path, s3: Client) -> None:
     root = f"s3://{BUCKET}/rot"
-    convert(FlairHubTree(tree), root, workers=1)
+    convert(FlairHubTree(domain_tree), root, workers=1)
     key = next(k for k in contents(s3, "rot/") if "spot_rgbi/c/" in k)
     data = bytearray(s3.get_object(Bucket=BUCKET, Key=f"rot/{key}")["Body"].read())
     data[100] ^= 1
@@ -135,13 +124,13 @@ def test_rot_on_s3_is_named(tree: Path, s3: Client) -> None:
 
 
 def test_a_wrong_bucket_says_so_at_once(
-    tree: Path,
+    domain_tree: Path,
     s3: Client,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert s3
     started = time.monotonic()
-    assert run(["convert", str(tree), "s3://no-such-bucket/store", "--workers", "1"]) == 1
+    assert run(["convert", str(domain_tree), "s3://no-such-bucket/store", "--workers", "1"]) == 1
     error = capsys.readouterr().err
     assert "no-such-bucket" in error
     assert "NoSuchBucket" in error or "not found" in error.lower()
@@ -149,9 +138,9 @@ def test_a_wrong_bucket_says_so_at_once(
     assert time.monotonic() - started < 60
 
 
-def test_the_second_converter_is_refused(tree: Path, s3: Client) -> None:
+def test_the_second_converter_is_refused(domain_tree: Path, s3: Client) -> None:
     root = f"s3://{BUCKET}/locked"
-    source = FlairHubTree(tree)
+    source = FlairHubTree(domain_tree)
     (domain,) = source.domains()
     message = f"{domain} is being converted.*{os.getpid()}"
     with (
@@ -162,10 +151,10 @@ def test_the_second_converter_is_refused(tree: Path, s3: Client) -> None:
     assert not contents(s3, "locked/"), "the lease is given back"
 
 
-def test_a_dead_owners_lease_is_taken_over(tree: Path, s3: Client) -> None:
+def test_a_dead_owners_lease_is_taken_over(domain_tree: Path, s3: Client) -> None:
     import socket
 
-    source = FlairHubTree(tree)
+    source = FlairHubTree(domain_tree)
     (domain,) = source.domains()
     dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "token": "x"}
     s3.put_object(Bucket=BUCKET, Key=f"left/.{domain}.lock", Body=json.dumps(dead).encode())
@@ -238,15 +227,15 @@ def flaky(server: str) -> Iterator[str]:
 
 
 def test_errors_of_the_server_are_ridden_out(
-    tree: Path,
-    local: dict[str, bytes],
+    domain_tree: Path,
+    domain_store: dict[str, bytes],
     s3: Client,
     flaky: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(monkeypatch, flaky)
     root = f"s3://{BUCKET}/flaky"
-    convert(FlairHubTree(tree), root, workers=1)
+    convert(FlairHubTree(domain_tree), root, workers=1)
     assert Flaky.failed > 30, "the server did not fail"
-    assert verify(FlairHubTree(tree), root).passed
-    assert contents(s3, "flaky/") == local
+    assert verify(FlairHubTree(domain_tree), root).passed
+    assert contents(s3, "flaky/") == domain_store

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.checksums import verify_checksums
 from converters.convert import ConversionReport, convert
 from converters.flairhub_tree import FlairHubTree
 from converters.plan import plan
 from converters.selection import Selection
-from converters.verify import verify, verify_checksums
+from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import SourceDataError, UnknownNameError
 from flairhub.store.reading import open_domain, open_roi

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from converters.checksums import VerificationReport
 from converters.convert import convert
 from converters.flairhub_raw import RawFile
 from converters.flairhub_tree import FlairHubTree
-from converters.verify import VerificationReport, verify
+from converters.verify import verify
 from flairhub.store.conventions import GRID_MAPPING
 from tests.trees import copy_domain, first_tiff, flip_bit, read, rewrite
 

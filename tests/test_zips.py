@@ -14,19 +14,7 @@ from converters.flairhub_tree import FlairHubTree
 from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import SourceDataError
-from tests.trees import copy_domain, snapshot
-
-
-@pytest.fixture(scope="module")
-def unpacked(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_domain(raw_tree, tmp_path_factory.mktemp("zips") / "raw")
-
-
-@pytest.fixture(scope="module")
-def reference(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    root = tmp_path_factory.mktemp("reference") / "store"
-    convert(FlairHubTree(unpacked), str(root), workers=1)
-    return snapshot(root)
+from tests.trees import snapshot
 
 
 def pack(tree: Path, target: Path, every: int = 1, prefix: bool = True) -> Path:
@@ -46,20 +34,20 @@ def pack(tree: Path, target: Path, every: int = 1, prefix: bool = True) -> Path:
 
 @pytest.mark.parametrize(("every", "prefix"), [(1, True), (2, True), (1, False)])
 def test_zips_give_the_same_store(
-    unpacked: Path, reference: dict[str, bytes], tmp_path: Path, every: int, prefix: bool
+    domain_tree: Path, domain_store: dict[str, bytes], tmp_path: Path, every: int, prefix: bool
 ) -> None:
-    packed = pack(unpacked, tmp_path / "packed", every, prefix)
+    packed = pack(domain_tree, tmp_path / "packed", every, prefix)
     before = snapshot(packed)
     report = convert(FlairHubTree(packed), str(tmp_path / "store"), workers=1)
-    assert snapshot(tmp_path / "store") == reference
-    assert report.source_bytes == sum(p.stat().st_size for p in unpacked.rglob("*.tif"))
+    assert snapshot(tmp_path / "store") == domain_store
+    assert report.source_bytes == sum(p.stat().st_size for p in domain_tree.rglob("*.tif"))
     assert verify(FlairHubTree(packed), str(tmp_path / "store")).passed
     assert snapshot(packed) == before, "nothing is unpacked beside the zips"
 
 
-def test_a_folder_goes_before_the_zip_of_its_name(unpacked: Path, tmp_path: Path) -> None:
-    packed = pack(unpacked, tmp_path / "packed")
-    folder = next(unpacked.glob("*_SPOT_RGBI"))
+def test_a_folder_goes_before_the_zip_of_its_name(domain_tree: Path, tmp_path: Path) -> None:
+    packed = pack(domain_tree, tmp_path / "packed")
+    folder = next(domain_tree.glob("*_SPOT_RGBI"))
     shutil.copytree(folder, packed / folder.name)
     tree = RawTree(packed)
     files = tree.files(folder.name)
@@ -67,8 +55,8 @@ def test_a_folder_goes_before_the_zip_of_its_name(unpacked: Path, tmp_path: Path
     assert not any(file.member for file in files.values())
 
 
-def test_without_csvs_and_splits_everything_is_converted(unpacked: Path, tmp_path: Path) -> None:
-    tree = Path(shutil.copytree(unpacked, tmp_path / "raw"))
+def test_without_csvs_and_splits_everything_is_converted(domain_tree: Path, tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(domain_tree, tmp_path / "raw"))
     for path in [*tree.rglob("*.csv"), *tree.rglob("*SPLIT.gpkg")]:
         path.unlink()
     report = convert(FlairHubTree(tree), str(tmp_path / "store"), workers=1)
@@ -102,16 +90,16 @@ def test_a_bomb_is_refused_unread(tmp_path: Path) -> None:
         FlairHubTree(tmp_path).tree.files("D012-2019_SPOT_RGBI")
 
 
-def test_a_zip_that_is_cut_short_is_named(unpacked: Path, tmp_path: Path) -> None:
-    packed = pack(unpacked, tmp_path / "packed")
+def test_a_zip_that_is_cut_short_is_named(domain_tree: Path, tmp_path: Path) -> None:
+    packed = pack(domain_tree, tmp_path / "packed")
     path = next(packed.glob("*_DEM_ELEV.zip"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(SourceDataError, match=f"{path.name} cannot be opened as zip"):
         convert(FlairHubTree(packed), str(tmp_path / "store"), workers=1)
 
 
-def test_a_flipped_bit_in_a_zip_is_named(unpacked: Path, tmp_path: Path) -> None:
-    packed = pack(unpacked, tmp_path / "packed")
+def test_a_flipped_bit_in_a_zip_is_named(domain_tree: Path, tmp_path: Path) -> None:
+    packed = pack(domain_tree, tmp_path / "packed")
     path = next(packed.glob("*_DEM_ELEV.zip"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import rasterio
+
+from converters.convert import convert
+from converters.open import open_source
+from flairhub.errors import SourceDataError
 
 
 def first_tiff(tree: Path, modality: str) -> Path:
@@ -26,6 +31,22 @@ def copy_domain(raw_tree: Path, target: Path) -> Path:
         elif path.is_file():
             shutil.copy2(path, target / path.name)
     return target
+
+
+def copy_flair_domain(tree: Path, target: Path) -> Path:
+    """Copy one train domain of FLAIR#1 or FLAIR#2, and the tables beside it, to be damaged."""
+    for folder in sorted(tree.glob("flair_*_train")):
+        shutil.copytree(folder / "D032_2019", target / folder.name / "D032_2019")
+    for path in tree.glob("*.json"):
+        shutil.copy(path, target)
+    return target
+
+
+def problem(tree: Path) -> str:
+    """Convert, and return what the program says of what it cannot."""
+    with pytest.raises(SourceDataError) as caught:
+        convert(open_source(tree), "memory://store")
+    return str(caught.value)
 
 
 def rewrite(path: Path, pixels: npt.NDArray[Any] | None = None, **profile: Any) -> None:  # noqa: ANN401
