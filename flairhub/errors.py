@@ -70,6 +70,10 @@ class CheckpointError(FlairHubError, ValueError):
     """A checkpoint does not fit the model, or is not one of ours."""
 
 
+class WeightsSourceError(FlairHubError, OSError):
+    """Published weights cannot be found, fetched or trusted."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the nearest known spellings, or lists all of them.
 

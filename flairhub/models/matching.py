@@ -1,0 +1,247 @@
+"""Which tensor of a file goes where in a model; nothing is taken or left without a reason.
+
+A plan is made before anything is written, so that a model into which a file does not fit stays as
+it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from torch import Tensor
+
+from flairhub.models import names as naming
+from flairhub.models.adapt import fresh_class_layer, rearrange_bands, resize_window
+
+Bands = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the user allows.
+
+    Parameters
+    ----------
+    windows, heads, bands
+        The rules of `flairhub.models.adapt`.
+    fresh
+        Beginnings of names in the model that keep what the model holds.
+    drop
+        Beginnings of names in the file that are left over.
+    """
+
+    windows: bool = False
+    heads: bool = False
+    bands: bool = False
+    fresh: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+@dataclass
+class Plan:
+    """The fate of every tensor, by name without wrappers.
+
+    Attributes
+    ----------
+    loaded : list of str
+        Taken as they are.
+    adapted, fresh, left_over : dict of str
+        Changed to fit; not in the file; not in the model: each with the reason.
+    missing, unexpected : list of str
+        In the model alone, in the file alone, for no known reason.
+    unfit : dict of str
+        In both, and not to be brought together: what was found, what expected, what to do.
+    values : dict of Callable
+        For each tensor that is written, what gives its value.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    adapted: dict[str, str] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+    left_over: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    unfit: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Callable[[], Tensor]] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        """True if everything is explained."""
+        return not (self.missing or self.unexpected or self.unfit)
+
+
+def match(
+    file: Mapping[str, Tensor],
+    model: Mapping[str, Tensor],
+    rules: Rules,
+    *,
+    file_bands: Bands | None = None,
+    model_bands: Bands | None = None,
+) -> Plan:
+    """Decide what becomes of every tensor of a file and of a model.
+
+    Parameters
+    ----------
+    file, model
+        Tensors by name without wrappers; the model's in the order of its modules.
+    rules
+        What may be changed.
+    file_bands, model_bands
+        Bands of modalities, by IGN's name, where they are known.
+    """
+    return _Matching(file, model, rules, file_bands or {}, model_bands or {}).plan
+
+
+class _Matching:
+    """One run of `match`."""
+
+    def __init__(
+        self,
+        file: Mapping[str, Tensor],
+        model: Mapping[str, Tensor],
+        rules: Rules,
+        file_bands: Bands,
+        model_bands: Bands,
+    ) -> None:
+        self.file, self.model, self.rules = file, model, rules
+        self.bands = {
+            key: (tuple(file_bands[key]), tuple(wanted))
+            for key, wanted in model_bands.items()
+            if key in file_bands
+        }
+        first = naming.first_layers({name: tuple(t.shape) for name, t in model.items()})
+        self.first_layers = set(first.values())
+        self.dead = naming.dead_parameters(file) | naming.dead_parameters(model)
+        self.file_tasks = naming.tasks_in(file)
+        self.model_tasks = naming.tasks_in(model)
+        self.plan = Plan()
+        for name, target in model.items():
+            self._settle(name, target)
+        for name in file:
+            if name not in model:
+                self._settle_surplus(name)
+
+    def _settle(self, name: str, target: Tensor) -> None:
+        """Decide about a tensor of the model."""
+        plan, found = self.plan, self.file.get(name)
+        if naming.is_criterion(name):
+            return
+        if name.startswith(self.rules.fresh or "\0"):
+            plan.fresh[name] = "as asked"
+        elif found is None:
+            self._settle_missing(name, target)
+        elif found.is_floating_point() != target.is_floating_point():
+            plan.unfit[name] = f"found {found.dtype}, expected {target.dtype}"
+        elif name in self.first_layers:
+            self._settle_bands(name, found, target)
+        elif found.shape == target.shape:
+            plan.loaded.append(name)
+            plan.values[name] = partial(_as_is, found)
+        elif name in self.dead:
+            plan.fresh[name] = f"{_shapes(found, target)}; unused: {self.dead[name]}"
+        elif naming.is_window_table(name) and found.shape[1:] == target.shape[1:]:
+            self._settle_window(name, found, target)
+        elif naming.is_class_layer(name):
+            self._settle_classes(name, _shapes(found, target), target)
+        else:
+            plan.unfit[name] = _shapes(found, target)
+
+    def _settle_missing(self, name: str, target: Tensor) -> None:
+        """Decide about a tensor that the file lacks."""
+        plan, task = self.plan, naming.task_of(name)
+        if name in self.dead:
+            plan.fresh[name] = f"unused: {self.dead[name]}"
+        elif naming.is_auxiliary(name):
+            plan.fresh[name] = "auxiliary decoder, for training alone"
+        elif naming.is_recomputed(name):
+            plan.fresh[name] = "follows from sizes, or counts batches"
+        elif self.rules.heads and naming.is_class_layer(name):
+            self._settle_classes(name, "not in the file", target)
+        elif self.rules.heads and task and task not in self.file_tasks and self.file_tasks:
+            self._settle_decoder(name, task, target)
+        else:
+            plan.missing.append(name)
+
+    def _settle_decoder(self, name: str, task: str, target: Tensor) -> None:
+        """Start the decoder of a task that the file lacks from that of the file's first task."""
+        origin = name.replace(task, self.file_tasks[0], 1)
+        found = self.file.get(origin)
+        if found is None or found.shape != target.shape:
+            self.plan.missing.append(name)
+            return
+        self.plan.adapted[name] = f"from {origin}"
+        self.plan.values[name] = partial(_as_is, found)
+
+    def _settle_window(self, name: str, found: Tensor, target: Tensor) -> None:
+        resized = resize_window(found, len(target)) if self.rules.windows else None
+        if resized is None:
+            self.plan.unfit[name] = (
+                f"{_shapes(found, target)}: biases of another window; build the model with the "
+                "file's patch size, or allow adapt_windows"
+            )
+            return
+        self.plan.adapted[name] = f"window: {_shapes(found, target)}"
+        self.plan.values[name] = partial(_as_is, resized)
+
+    def _settle_classes(self, name: str, why: str, target: Tensor) -> None:
+        if not self.rules.heads:
+            self.plan.unfit[name] = f"{why}: other classes; allow adapt_heads to draw them anew"
+            return
+        self.plan.fresh[name] = f"last layer drawn anew: {why}"
+        self.plan.values[name] = partial(fresh_class_layer, name, target)
+
+    def _settle_bands(self, name: str, found: Tensor, target: Tensor) -> None:
+        """Decide about a first convolution: kernels of equal shape may still be of other bands."""
+        plan = self.plan
+        old, new = self.bands.get(naming.modality_of(name) or "", ((), ()))
+        if found.shape == target.shape and old == new:
+            plan.loaded.append(name)
+            plan.values[name] = partial(_as_is, found)
+            return
+        why = _shapes(found, target)
+        rest_differs = (found.shape[0], *found.shape[2:]) != (target.shape[0], *target.shape[2:])
+        if rest_differs or (len(old), len(new)) != (found.shape[1], target.shape[1]):
+            known = "" if rest_differs or old else "; say which bands they are with bands="
+            plan.unfit[name] = f"{why}{known}"
+        elif not self.rules.bands:
+            plan.unfit[name] = (
+                f"found kernels for {', '.join(old)}, expected {', '.join(new)}; "
+                "build the model with the file's bands, or allow adapt_bands"
+            )
+        else:
+            plan.adapted[name] = f"bands: {', '.join(old)} to {', '.join(new)}"
+            plan.values[name] = partial(rearrange_bands, found, old, new)
+
+    def _settle_surplus(self, name: str) -> None:
+        """Decide about a tensor that only the file has."""
+        plan, task = self.plan, naming.task_of(name)
+        if name.startswith(self.rules.drop or "\0"):
+            plan.left_over[name] = "as asked"
+        elif naming.is_criterion(name):
+            plan.left_over[name] = "class weights of the loss"
+        elif naming.is_auxiliary(name):
+            plan.left_over[name] = "auxiliary decoder, for training alone"
+        elif name in self.dead:
+            plan.left_over[name] = f"unused: {self.dead[name]}"
+        elif naming.is_recomputed(name):
+            plan.left_over[name] = "follows from sizes, or counts batches"
+        elif self.rules.heads and task and task not in self.model_tasks:
+            plan.left_over[name] = f"decoder of {task}, which the model does not predict"
+        elif self.rules.heads and naming.is_class_layer(name):
+            plan.left_over[name] = "last layer for other classes"
+        else:
+            plan.unexpected.append(name)
+
+
+def _as_is(value: Tensor) -> Tensor:
+    return value
+
+
+def _shapes(found: Tensor, target: Tensor) -> str:
+    return f"found {_shape(found.shape)}, expected {_shape(target.shape)}"
+
+
+def _shape(sizes: Collection[int]) -> str:
+    return " × ".join(map(str, sizes)) or "a number"
