@@ -9,8 +9,8 @@
 
 Each folder may be a zip of its name. A zone becomes a ROI, ``Z1_AN`` is called ``Z1-AN`` there.
 The numbers of images say nothing about their place, so rows and columns are counted on the lattice
-of 102.4 m that the georeferences of a zone share. Zones without one (IGN turned some to follow the
-land) cannot be ROIs and are named.
+of 102.4 m that the georeferences of a zone share. Where they share none (IGN cut some patches apart
+from the others) each lattice is a ROI: ``Z1-AN-a``, ``Z1-AN-b``, by the lowest number of an image.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from string import ascii_lowercase
 from typing import Any, ClassVar
 
 from converters.files import RawTree, SourceFile
-from converters.geometry import lattice_positions, roi_grid
+from converters.geometry import lattice_positions, lattices, overlapping, roi_grid
 from converters.rasters import read_grid
 from converters.source import Area, RoiSource
 from flairhub.errors import InvalidIdError, SourceDataError
@@ -175,8 +176,8 @@ class Flair1Tree:
     def rois(self, domain: DomainId, modalities: Sequence[Modality]) -> list[RoiSource]:
         """Return the zones of a domain that have files of `modalities`, with dates and splits.
 
-        A zone whose patches share no lattice, or contradict the metadata, is returned with its
-        problem. Reads the header of a raster of every patch.
+        A zone whose patches share no lattice is returned in parts; one whose patches contradict
+        the metadata or each other with its problem. Reads the header of a raster of every patch.
 
         Raises
         ------
@@ -187,7 +188,7 @@ class Flair1Tree:
         for zone in sorted(self._zones.values(), key=lambda z: z.roi):
             if zone.domain == domain and {m.key for m in modalities} & self._held(zone):
                 try:
-                    found.append(self._roi(zone, modalities))
+                    found += self._parts(zone, modalities)
                 except SourceDataError as error:  # of this zone alone: others may be whole
                     # where its patches lie is not known: one after the other
                     files = {
@@ -201,12 +202,52 @@ class Flair1Tree:
         """Return the modalities that a zone has files of."""
         return {key for by_key in zone.rasters.values() for key in by_key}
 
-    def _roi(self, zone: Zone, modalities: Sequence[Modality]) -> RoiSource:
+    def _parts(self, zone: Zone, modalities: Sequence[Modality]) -> list[RoiSource]:
+        """Return the ROIs of a zone, one a lattice; the first has the rasters of all of it."""
         if len(zone.folders) > 1:
             names = " and in ".join(map(str, zone.folders))
             msg = f"{zone.name} lies in {names}: one ROI cannot be both; convert one at a time."
             raise SourceDataError(msg)
-        patches, grids = self._placed(zone)
+        places = self._places(zone)
+        numbers, grids = list(places), [grid for _, grid in places.values()]
+        areas, times = self._areas(zone, dict(zip(numbers, grids, strict=True)), modalities)
+        parts = lattices(grids)
+        found = []
+        for part, members in enumerate(parts):
+            roi = zone.roi if len(parts) == 1 else replace(zone.roi, part=_letters(part))
+            one = {numbers[member]: places[numbers[member]] for member in members}
+            found.append(self._roi(zone, roi, one, modalities))
+        if len(parts) > 1:
+            self._note_parts(zone, found, numbers, grids)
+        return [replace(found[0], areas=areas, times=times), *found[1:]]
+
+    def _note_parts(
+        self, zone: Zone, parts: Sequence[RoiSource], numbers: Sequence[str], grids: Sequence[Grid]
+    ) -> None:
+        self._notes.append(
+            f"{zone.name}: its patches lie on {len(parts)} lattices, so that it becomes "
+            f"{parts[0].roi} to {parts[-1].roi}"
+        )
+        if pairs := overlapping(grids):
+            one, other = (numbers[place] for place in pairs[0])
+            self._notes.append(
+                f"{zone.name}: {len(pairs)} pair(s) of patches overlap, such as IMG_{one} and "
+                f"IMG_{other}"
+            )
+
+    def _roi(
+        self,
+        zone: Zone,
+        roi: RoiId,
+        places: Mapping[str, tuple[SourceFile, Grid]],
+        modalities: Sequence[Modality],
+    ) -> RoiSource:
+        """Return the ROI of patches that share a lattice, which lie at `places` by image number."""
+        cells = lattice_positions(list(places.values()))
+        patches = {
+            number: PatchId(zone.domain, roi, row, column)
+            for number, (row, column) in zip(places, cells, strict=True)
+        }
         keys = {m.key for m in modalities}
         files = {
             patch: {key: file for key, file in zone.rasters[number].items() if key in keys}
@@ -216,18 +257,15 @@ class Flair1Tree:
         split = "valid" if str(zone.domain) in self.validation else "train"
         if zone.folders[0].part == "test":
             split = "test"
-        areas, times = self._areas(zone, grids, modalities)
-        one, place = next(iter(grids.items()))
+        one = next(iter(places))
         return RoiSource(
             zone.domain,
-            zone.roi,
+            roi,
             dict(sorted(files.items())),
-            times,
             dates={IMAGE.key: dates} if IMAGE.key in keys else {},
             folds={"split": dict.fromkeys(patches.values(), split)},
             facts=facts,
-            areas=areas,
-            lattice=roi_grid(patches.values(), patches[one], place),
+            lattice=roi_grid(patches.values(), patches[one], places[one][1]),
         )
 
     def _areas(
@@ -237,19 +275,13 @@ class Flair1Tree:
         del zone, grids, modalities
         return {}, {}
 
-    def _placed(self, zone: Zone) -> tuple[dict[str, PatchId], dict[str, Grid]]:
-        """Return the patch of every image number, and where its raster says that it lies."""
-        one = {
-            number: next(iter(sorted(by_key.items())))
-            for number, by_key in sorted(zone.rasters.items())
-        }
-        grids = {number: read_grid(file, MODALITIES[key]) for number, (key, file) in one.items()}
-        places = lattice_positions([(file, grids[number]) for number, (_, file) in one.items()])
-        patches = {
-            number: PatchId(zone.domain, zone.roi, row, column)
-            for number, (row, column) in zip(one, places, strict=True)
-        }
-        return patches, grids
+    def _places(self, zone: Zone) -> dict[str, tuple[SourceFile, Grid]]:
+        """Return by image number a raster of each patch, and where its header says it lies."""
+        found = {}
+        for number, by_key in sorted(zone.rasters.items()):
+            key, file = min(by_key.items())
+            found[number] = file, read_grid(file, MODALITIES[key])
+        return found
 
     def _facts(
         self, zone: Zone, patches: Mapping[str, PatchId]
@@ -336,7 +368,7 @@ def _parse(
         with suppress(InvalidIdError):
             domain = DomainId.parse(found["domain"].replace("_", "-"))
             roi = RoiId.parse(found["zone"].replace("_", "-"))
-            if path == raster_path(modality, domain, roi, int(found["number"])):
+            if not roi.part and path == raster_path(modality, domain, roi, int(found["number"])):
                 zone = zones.setdefault(zone_path(domain, roi), Zone(domain, roi))
                 return zone, found["number"]
     folder, name = ("img", "IMG") if modality is IMAGE else ("msk", "MSK")
@@ -353,3 +385,9 @@ def _day(text: object, image: str, file: SourceFile | None) -> date:
     except ValueError as error:
         msg = f"{file}: the date of {image} is {text!r}; expected one like 2021-05-28."
         raise SourceDataError(msg) from error
+
+
+def _letters(number: int) -> str:
+    """Return the name of a part: a to z, then aa to zz."""
+    first, last = divmod(number, 26)
+    return (_letters(first - 1) if first else "") + ascii_lowercase[last]

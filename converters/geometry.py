@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 from flairhub.errors import SourceDataError
 from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid
 from flairhub.ids import PatchId
@@ -35,8 +37,45 @@ def roi_grid(patches: Collection[PatchId], one: PatchId, grid: Grid) -> RoiGrid:
     )
 
 
+def lattices(grids: Sequence[Grid]) -> list[list[int]]:
+    """Return which patches lie on one lattice: a whole number of patches from each other.
+
+    Parameters
+    ----------
+    grids
+        The georeference of each patch.
+
+    Returns
+    -------
+    list of list of int
+        Positions in `grids`, rising; lattices in the order of their first patch.
+    """
+    found: list[list[int]] = []
+    for number, grid in enumerate(grids):
+        for members in found:
+            east, south = _apart(grid, grids[members[0]])
+            if (
+                max(abs(east - round(east)), abs(south - round(south))) * PATCH_SIDE_M
+                < _TOLERANCE_M
+            ):
+                members.append(number)
+                break
+        else:
+            found.append([number])
+    return found
+
+
+def overlapping(grids: Sequence[Grid]) -> list[tuple[int, int]]:
+    """Return the pairs of patches that share ground, as positions in `grids`."""
+    left, top = (np.array([getattr(grid, name) for grid in grids]) for name in ("left", "top"))
+    free = PATCH_SIDE_M - _TOLERANCE_M
+    near = np.abs(left[:, None] - left) < free
+    near &= np.abs(top[:, None] - top) < free
+    return [(int(i), int(j)) for i, j in np.argwhere(np.triu(near, 1))]
+
+
 def lattice_positions(places: Sequence[tuple[object, Grid]]) -> list[tuple[int, int]]:
-    """Return the 1-based row and column of patches on the lattice that their places share.
+    """Return the 1-based row and column of patches on the lattice that they share.
 
     Parameters
     ----------
@@ -46,34 +85,23 @@ def lattice_positions(places: Sequence[tuple[object, Grid]]) -> list[tuple[int, 
     Raises
     ------
     SourceDataError
-        With both positions, if two patches are not a whole number of patches apart, or lie on
-        the same place.
+        If two patches lie on the same place.
     """
-    (reference, first), *_ = places
-    steps = []
     taken: dict[tuple[int, int], object] = {}
     for file, grid in places:
-        east, south = grid.left - first.left, first.top - grid.top
-        row, column = round(south / PATCH_SIDE_M), round(east / PATCH_SIDE_M)
-        both = (
-            f"{file} begins at {grid.left}, {grid.top}, and {reference} at {first.left}, "
-            f"{first.top}"
-        )
-        off = max(abs(east - column * PATCH_SIDE_M), abs(south - row * PATCH_SIDE_M))
-        if off > _TOLERANCE_M:
-            msg = (
-                f"{both}: {south / PATCH_SIDE_M:.3f} patches southward and "
-                f"{east / PATCH_SIDE_M:.3f} eastward, no whole numbers, so that they lie on no "
-                f"common lattice of {PATCH_SIDE_M} m and cannot be one ROI."
-            )
+        east, south = _apart(grid, places[0][1])
+        step = round(south), round(east)
+        if step in taken:
+            msg = f"{file} and {taken[step]} both begin at {grid.left}, {grid.top}."
             raise SourceDataError(msg)
-        if (row, column) in taken:
-            msg = f"{file} and {taken[row, column]} both begin at {grid.left}, {grid.top}."
-            raise SourceDataError(msg)
-        taken[row, column] = file
-        steps.append((row, column))
-    top, left = min(row for row, _ in steps), min(column for _, column in steps)
-    return [(row - top + 1, column - left + 1) for row, column in steps]
+        taken[step] = file
+    top, left = min(row for row, _ in taken), min(column for _, column in taken)
+    return [(row - top + 1, column - left + 1) for row, column in taken]
+
+
+def _apart(grid: Grid, other: Grid) -> tuple[float, float]:
+    """Return how many patches `grid` begins east and south of `other`."""
+    return (grid.left - other.left) / PATCH_SIDE_M, (other.top - grid.top) / PATCH_SIDE_M
 
 
 def check_place(patch: PatchId, found: Grid, roi: RoiGrid, file: object, reference: object) -> None:

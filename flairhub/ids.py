@@ -16,7 +16,7 @@ from flairhub.errors import InvalidIdError
 
 _DOMAIN = re.compile(r"D(?P<department>[0-9]{3}(?:[0-9]{3})?)-(?P<year>[0-9]{4})")
 _ROI = re.compile(r"(?P<strata>[A-Z]{2})-S(?P<campaign>[0-9])-(?P<counter>[A-Z]?[0-9]+)")
-_ZONE = re.compile(r"Z(?P<counter>[0-9]+)-(?P<strata>[A-Z]{2})")
+_ZONE = re.compile(r"Z(?P<counter>[0-9]+)-(?P<strata>[A-Z]{2})(?:-(?P<part>[a-z]+))?")
 _PATCH = re.compile(
     r"(?P<domain>[^_]+)_(?P<roi>[^_]+)_(?P<row>[1-9][0-9]*)-(?P<column>[1-9][0-9]*)"
 )
@@ -76,7 +76,8 @@ class RoiId:
     """A region of interest inside a domain, such as ``AF-S1-27`` or ``UN-S1-U9``.
 
     A zone of FLAIR#1 or FLAIR#2 is a ROI without a campaign: ``Z1_AN`` on disk is ``Z1-AN`` here,
-    since ``_`` separates the parts of a patch id.
+    since ``_`` separates the parts of a patch id. Where a zone's patches share no lattice, each
+    lattice is a ROI: ``Z1-AN-a``, ``Z1-AN-b``.
 
     Parameters
     ----------
@@ -86,11 +87,14 @@ class RoiId:
         Sampling campaign, 1 or 2; None for a zone.
     counter
         Running number, with one leading letter in some domains.
+    part
+        Letters of a part of a zone; empty for a whole one, and for every other ROI.
     """
 
     strata: str
     campaign: int | None
     counter: str
+    part: str = ""
 
     def __post_init__(self) -> None:
         """Refuse parts that would not print as a valid id."""
@@ -102,15 +106,16 @@ class RoiId:
         """Read a ROI id such as ``UN-S1-U9`` or ``Z1-AN``; raises `InvalidIdError`."""
         zone = _ZONE.fullmatch(text)
         if zone is not None:
-            return cls(zone["strata"], None, zone["counter"])
+            return cls(zone["strata"], None, zone["counter"], zone["part"] or "")
         found = _match(_ROI, text, "ROI", "AF-S1-27")
         return cls(found["strata"], int(found["campaign"]), found["counter"])
 
     def __str__(self) -> str:
         """Return the id as IGN writes it, but for the ``-`` of a zone."""
+        part = f"-{self.part}" if self.part else ""
         if self.campaign is None:
-            return f"Z{self.counter}-{self.strata}"
-        return f"{self.strata}-S{self.campaign}-{self.counter}"
+            return f"Z{self.counter}-{self.strata}{part}"
+        return f"{self.strata}-S{self.campaign}-{self.counter}{part}"
 
     def __lt__(self, other: RoiId) -> bool:
         """Order as the printed names do."""

@@ -17,7 +17,7 @@ import xarray as xr
 from affine import Affine
 
 from converters.convert import convert
-from converters.flair1 import Flair1Tree, FlairFolder
+from converters.flair1 import Flair1Tree, FlairFolder, _letters
 from converters.flairhub_tree import FlairHubTree
 from converters.miniature import write_sample
 from converters.open import open_source
@@ -26,6 +26,7 @@ from converters.verify import verify
 from flairhub import open_roi
 from flairhub.cli import run
 from flairhub.errors import ConfigError, ConversionError, SourceDataError, UnknownNameError
+from flairhub.ids import RoiId
 from flairhub.nomenclatures import FLAIR_TO_COSIA, NOMENCLATURES
 from flairhub.store.summary import summarise
 from tests.trees import copy_flair_domain, flip_bit, problem, read, rewrite, snapshot
@@ -40,6 +41,11 @@ def tree(flair1_tree: Path, tmp_path: Path) -> Path:
 
 def images(tree: Path) -> list[Path]:
     return sorted(tree.glob("flair_aerial_train/*/*/img/*.tif"))
+
+
+def mask_of(image: Path) -> Path:
+    path = str(image).replace("flair_aerial_", "flair_labels_").replace("/img/IMG", "/msk/MSK")
+    return Path(path)
 
 
 def shift(path: Path, east: float, north: float) -> None:
@@ -154,18 +160,49 @@ def test_zips_give_the_same_store(tree: Path, tmp_path: Path) -> None:
     assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
 
 
-def test_a_zone_without_a_common_lattice_is_named_with_both_positions(
+def test_a_zone_without_a_common_lattice_becomes_a_roi_a_lattice(
     tree: Path, tmp_path: Path
 ) -> None:
-    first, other = images(tree)[0], images(tree)[3]
-    shift(other, 12.0, 0.0)
-    message = problem(tree)
-    for path in (first, other):
+    paths = images(tree)
+    for number, east in ((1, 12.0), (3, 12.0), (4, -0.2)):
+        shift(paths[number], east, 0.0)
+        shift(mask_of(paths[number]), east, 0.0)
+    parts = dict(zip(paths, "ababca", strict=True))
+    zone = paths[0].parts[-3].replace("_", "-")
+    root = tmp_path / "store"
+    report = convert(open_source(tree), str(root), workers=1)
+    assert any(f"3 lattices, so that it becomes {zone}-a to {zone}-c" in n for n in report.notes)
+    rois = gpd.read_parquet(root / "D032-2019.rois.parquet").set_index("roi")
+    assert list(rois.index) == [f"{zone}-a", f"{zone}-b", f"{zone}-c"]
+    assert rois["patches"].tolist() == [3, 2, 1]
+    assert verify(open_source(tree), str(root)).passed
+    patches = gpd.read_parquet(root / "D032-2019.patches.parquet").set_index("source_image")
+    for path in paths:
+        row = patches.loc[path.stem]
         with rasterio.open(path) as source:
-            assert f"{path}" in message
-            assert f"{source.bounds.left}, {source.bounds.top}" in message
-    assert "no common lattice of 102.4 m" in message
-    assert run(["convert", str(tree), str(tmp_path / "s"), "--dry-run"]) == 0
+            assert (row.left, row.top) == pytest.approx((source.bounds.left, source.bounds.top))
+        assert row.roi == f"{zone}-{parts[path]}"
+    assert convert(open_source(tree), str(root), workers=1).kept == 3
+
+
+def test_patches_of_two_lattices_that_overlap_are_said(tree: Path, tmp_path: Path) -> None:
+    first, *_ = paths = images(tree)
+    with rasterio.open(first) as a, rasterio.open(paths[-1]) as b:
+        move = a.bounds.left - b.bounds.left + 30.0, a.bounds.top - b.bounds.top
+    for path in (paths[-1], mask_of(paths[-1])):
+        shift(path, *move)
+    report = convert(open_source(tree), str(tmp_path / "store"), workers=1)
+    assert any(f"overlap, such as {first.stem} and IMG_" in note for note in report.notes)
+
+
+def test_parts_of_a_zone_are_counted_in_letters() -> None:
+    names = [_letters(number) for number in range(800)]
+    assert names[:2] == ["a", "b"]
+    assert names[25:28] == ["z", "aa", "ab"]
+    assert len(set(names)) == 800
+    for name in names[::100]:
+        roi = RoiId.parse(f"Z12-UU-{name}")
+        assert (roi.part, str(roi)) == (name, f"Z12-UU-{name}")
 
 
 def test_two_images_at_one_place_are_refused(tree: Path) -> None:

@@ -18,6 +18,7 @@ import rasterio
 import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 import zarr
+from affine import Affine
 
 from catalog.build import build_catalog
 from converters.convert import convert
@@ -39,7 +40,7 @@ from flairhub.store.summary import summarise
 from flairhub.training.run import train
 from tests.fuzzing import mutate
 from tests.test_training import make_config
-from tests.trees import copy_flair_domain, flip_bit, problem, snapshot
+from tests.trees import copy_flair_domain, flip_bit, problem, rewrite, snapshot
 
 SERIES = "flair_sentinel2_ts"
 
@@ -178,6 +179,30 @@ def test_zones_without_a_series_are_kept(tree: Path, tmp_path: Path) -> None:
     report = convert(open_source(tree), str(tmp_path / "store"), workers=1)
     assert any(f"6 of 6 patches lack {SERIES}" in note for note in report.notes)
     assert verify(open_source(tree), str(tmp_path / "store")).passed
+
+
+def test_the_series_of_a_zone_in_parts_lies_in_the_first(tree: Path, tmp_path: Path) -> None:
+    kinds = {"aerial": "img/IMG", "labels": "msk/MSK"}
+    for kind, name in kinds.items():
+        path = sorted(tree.glob(f"flair_{kind}_train/*/*/{name}_*.tif"))[2]
+        with rasterio.open(path) as source:
+            moved = Affine.translation(1.0, 0.0) * source.transform
+        rewrite(path, transform=moved)
+    root = tmp_path / "store"
+    report = convert(open_source(tree), str(root), workers=1)
+    rois = gpd.read_parquet(root / "D032-2019.rois.parquet").set_index("roi")
+    first, second = rois.index
+    assert rois.loc[first, "modalities"].tolist() == [
+        "flair_aerial",
+        SERIES,
+        MASKS.key,
+        "flair_mask",
+    ]
+    assert rois.loc[second, "modalities"].tolist() == ["flair_aerial", "flair_mask"]
+    assert any(f"1 of 1 patches lack {SERIES}" in note for note in report.notes)
+    group = open_roi(str(root / "D032-2019.zarr"), first)[SERIES]
+    np.testing.assert_array_equal(group[SERIES], np.load(part(tree, "data.npy")))
+    assert verify(open_source(tree), str(root)).passed
 
 
 def test_names_with_an_underscore_are_read_too(tree: Path, tmp_path: Path) -> None:

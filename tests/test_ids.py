@@ -20,7 +20,13 @@ rois = st.builds(
     st.from_regex(r"[A-Z]{2}", fullmatch=True),
     st.integers(0, 9),
     st.builds("{}{}".format, st.sampled_from(["", "V", "N", "U"]), digits),
-) | st.builds(RoiId, st.from_regex(r"[A-Z]{2}", fullmatch=True), st.none(), digits)
+) | st.builds(
+    RoiId,
+    st.from_regex(r"[A-Z]{2}", fullmatch=True),
+    st.none(),
+    digits,
+    st.text("abz", max_size=2),
+)
 patches = st.builds(PatchId, domains, rois, st.integers(1, 999), st.integers(1, 999))
 
 
@@ -93,6 +99,8 @@ def test_what_is_not_a_domain_is_refused(text: str) -> None:
         "Z-AN",
         "Z1-A",
         "Z1-AN-2",
+        "Z1-AN-A",
+        "AF-S1-27-a",
     ],
 )
 def test_what_is_not_a_roi_is_refused(text: str) -> None:
