@@ -24,10 +24,11 @@ from converters.rasters import read_raster
 from converters.statistics import PixelStatistics, statistics_table
 from flairhub import cli
 from flairhub.batches.datamodule import FlairDataModule
-from flairhub.batches.prepare import Preparation, compute_statistics
-from flairhub.config import DataConfig, load_config, parse_config
+from flairhub.config import DataConfig, PreparationConfig, load_config, parse_config
 from flairhub.errors import ConfigError, NotInStoreError
 from flairhub.modalities import MODALITIES, Kind, Modality, dataset_modalities
+from flairhub.preparation.pipeline import Preparation
+from flairhub.preparation.statistics import compute_statistics, run_statistics
 from flairhub.store.layout import table_name
 from flairhub.store.normalisation import read_normalisation
 from flairhub.store.statistics import (
@@ -375,7 +376,7 @@ def test_the_file_has_what_training_would_measure(normalisation: Path, store_roo
     plan = data.train_plan
     keys = ["spot_rgbi", "sentinel2_ts", "sentinel1_asc_ts"]
     measured = compute_statistics(plan, keys, max_windows=len(plan))
-    given = data.statistics()
+    given = run_statistics(config, plan)
     for key in keys:
         np.testing.assert_allclose(given[key].mean, measured[key].mean, rtol=1e-6)
         np.testing.assert_allclose(given[key].std, measured[key].std, rtol=1e-5)
@@ -384,6 +385,12 @@ def test_the_file_has_what_training_would_measure(normalisation: Path, store_roo
     assert given["dem_elev"].source.startswith("measured on")
     assert "windows" in given["dem_elev"].source
     assert "sentinel2_msk_sc" not in given
+    altitudes = config.model_copy(update={"preparation": PreparationConfig(elevation=("dtm",))})
+    (expected,) = compute_statistics(
+        plan, ["dem_elev"], altitudes.preparation, max_windows=len(plan)
+    )["dem_elev"].mean
+    (mean,) = run_statistics(altitudes, plan)["dem_elev"].mean
+    assert mean == pytest.approx(expected, rel=1e-6)
     buffers = dict(Preparation(plan.bands, given).named_buffers())
     np.testing.assert_allclose(
         buffers["mean_spot_rgbi"].flatten(), given["spot_rgbi"].mean, rtol=1e-6

@@ -5,11 +5,8 @@ from __future__ import annotations
 from lightning import LightningDataModule
 
 from flairhub.batches.plan import PatchPlan
-from flairhub.batches.prepare import channel_names, compute_statistics, missing_statistics
 from flairhub.batches.streaming import PatchStream, stream
 from flairhub.config import DataConfig
-from flairhub.modalities import Statistics
-from flairhub.store.normalisation import read_normalisation
 
 
 class FlairDataModule(LightningDataModule):
@@ -50,27 +47,6 @@ class FlairDataModule(LightningDataModule):
     def train_plan(self) -> PatchPlan:
         """Windows to learn from, on the configured stride."""
         return self.plan(self.config.train_split, stride_m=self.config.stride_m)
-
-    def statistics(self, *, max_windows: int = 64) -> dict[str, Statistics]:
-        """Return the statistics that are not IGN's: of the configured file, else measured.
-
-        Parameters
-        ----------
-        max_windows
-            Training windows on which to measure what neither IGN nor the file has.
-
-        Raises
-        ------
-        ConfigError
-            If the file cannot be read, or its channels are not those of the run.
-        """
-        bands = {key: self.config.bands_of(key) for key in self.config.modalities}
-        given: dict[str, Statistics] = {}
-        if self.config.statistics is not None:
-            channels = {key: channel_names(key, names) for key, names in bands.items()}
-            given = read_normalisation(self.config.statistics, channels)
-        missing = [key for key in missing_statistics(bands) if key not in given]
-        return given | compute_statistics(self.train_plan, missing, max_windows=max_windows)
 
     def train_dataloader(self) -> PatchStream:
         """Return shuffled, full training batches; Lightning sets the epoch.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -133,13 +133,19 @@ def _describe(error: ErrorDetails) -> str:
 
 def _suggest(name: str, parents: tuple[int | str, ...]) -> str:
     """Name the near match in this section, or the section that has the key."""
-    sections = {
-        key: set(field.annotation.model_fields)
-        for key, field in RunConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
+    sections = dict(_sections(RunConfig))
     for section, keys in sections.items():
-        if name in keys and parents != (section,):
-            return f"Did you mean '{section}.{name}'?"
-    here = sections[str(parents[0])] if parents else set(sections)
-    return did_you_mean(name, sorted(here))
+        if section and name in keys and parents != section:
+            return f"Did you mean '{'.'.join((*section, name))}'?"
+    return did_you_mean(name, sorted(sections[tuple(map(str, parents))]))
+
+
+def _sections(
+    section: type[BaseModel], parents: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], set[str]]]:
+    """Yield where a section and those in it stand, and their keys."""
+    yield parents, set(section.model_fields)
+    for key, field in section.model_fields.items():
+        for part in get_args(field.annotation) or (field.annotation,):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _sections(part, (*parents, key))

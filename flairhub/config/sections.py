@@ -8,37 +8,20 @@ into messages about a file. Torch and Zarr are not imported here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from flairhub.config.preparation import PreparationConfig, check_ign_bands
+from flairhub.config.section import Fraction, Positive, Section, refuse, without_repeats
 from flairhub.errors import UnknownNameError, did_you_mean
 from flairhub.grids import PATCH_SIDE_M
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES, Kind, get_modality
 from flairhub.nomenclatures import get_nomenclature
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _refuse(message: str) -> NoReturn:
-    """Raise what pydantic collects: it would let the registry's `KeyError` through."""
-    raise ValueError(message)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """What is read: stores, splits, modalities, labels and windows."""
 
     root: str = Field(
@@ -69,6 +52,10 @@ class DataConfig(_Section):
         default=None,
         description="File of `flairhub stats --out` with means and standard deviations that "
         "replace IGN's; modalities that it lacks are normalised as without it.",
+    )
+    preparation: PreparationConfig = Field(
+        default_factory=PreparationConfig,
+        description="Elevation, clouds, composites, and whose rules hold.",
     )
     labels: tuple[str, ...] = Field(
         default=("cosia",),
@@ -112,11 +99,11 @@ class DataConfig(_Section):
         for name in names:
             if name not in inputs:
                 hint = did_you_mean(name, inputs)
-                _refuse(f"{name!r} is not an input modality. {hint}")
+                refuse(f"{name!r} is not an input modality. {hint}")
             group = MODALITIES[name].group
             if MODALITIES[name].kind is Kind.MASK and group not in names:
-                _refuse(f"{name!r} needs its series: add {group!r}.")
-        return _without_repeats(names)
+                refuse(f"{name!r} needs its series: add {group!r}.")
+        return without_repeats(names)
 
     @field_validator("labels")
     @classmethod
@@ -125,21 +112,31 @@ class DataConfig(_Section):
             try:
                 get_nomenclature(name)
             except UnknownNameError as error:
-                _refuse(str(error))
-        return _without_repeats(names)
+                refuse(str(error))
+        return without_repeats(names)
 
     @model_validator(mode="after")
     def _check_bands(self) -> Self:
         for name, bands in self.bands.items():
             if name not in self.modalities:
                 hint = did_you_mean(name, self.modalities)
-                _refuse(f"bands are given for {name!r}, which is not in modalities. {hint}")
+                refuse(f"bands are given for {name!r}, which is not in modalities. {hint}")
             try:
-                get_modality(name).band_indexes(_without_repeats(bands))
+                get_modality(name).band_indexes(without_repeats(bands))
             except UnknownNameError as error:
-                _refuse(str(error))
+                refuse(str(error))
             if not bands:
-                _refuse(f"bands of {name!r} are an empty list; leave the key out for all.")
+                refuse(f"bands of {name!r} are an empty list; leave the key out for all.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_preparation(self) -> Self:
+        bands = {key: self.bands_of(key) for key in self.modalities}
+        self.preparation.check(bands)
+        if self.preparation.mode == "ign":
+            check_ign_bands(bands)
+            if self.statistics is not None:
+                refuse("statistics are IGN's own in preparation.mode ign: leave one of them out.")
         return self
 
     def bands_of(self, modality: str) -> tuple[str, ...]:
@@ -147,7 +144,7 @@ class DataConfig(_Section):
         return self.bands.get(modality, get_modality(modality).band_names)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """How large the network is; bands and classes follow from the data."""
 
     encoder: str = Field(
@@ -198,7 +195,7 @@ class ModelConfig(_Section):
         return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How the network is trained, for how long, and where the run is written."""
 
     output: str = Field(
@@ -253,7 +250,7 @@ class TrainingConfig(_Section):
         return _resolve(output, info)
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A whole run."""
 
     data: DataConfig
@@ -269,7 +266,7 @@ class RunConfig(_Section):
             for name in names:
                 if name not in known:
                     hint = did_you_mean(name, known)
-                    _refuse(f"{section}.{key} names {name!r}, which data does not. {hint}")
+                    refuse(f"{section}.{key} names {name!r}, which data does not. {hint}")
         return self
 
     def to_plain(self) -> dict[str, Any]:
@@ -281,10 +278,3 @@ def _resolve(path: str, info: ValidationInfo) -> str:
     """Take a relative path from the configuration's folder, or the working directory."""
     folder = (info.context or {}).get("folder", Path())
     return str((Path(folder) / Path(path).expanduser()).absolute())
-
-
-def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
-    repeated = sorted({n for n in names if names.count(n) > 1})
-    if repeated:
-        _refuse(f"{', '.join(map(repr, repeated))} is listed more than once.")
-    return names

@@ -1,9 +1,9 @@
 """Mean and standard deviation by modality as a file: `flairhub stats` writes it, training reads it.
 
-Units are those in which training normalises: raw ones, decibels for Sentinel-1. Two kinds are left
-out. Elevation becomes height and relief, and relief, the terrain minus its mean over the window,
-depends on the window: `flairhub.batches.prepare.compute_statistics` measures both. Masks are
-percentages, and become shares.
+Units are those in which training normalises: raw ones, decibels for Sentinel-1. Of elevation the
+file has the altitudes; height and relief, the terrain minus its mean over the window, are measured
+by `flairhub.preparation.statistics.compute_statistics`. Masks are left out: they are percentages,
+and become shares.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def normalisation(channels: pd.DataFrame, domains: Sequence[str], split: str) ->
     """
     found = {}
     for modality in MODALITIES.values():
-        if modality.kind not in (Kind.IMAGE, Kind.SERIES):
+        if modality.kind not in (Kind.IMAGE, Kind.ELEVATION, Kind.SERIES):
             continue
         rows = channels[channels["modality"] == modality.key].set_index("channel")
         names = [
@@ -86,7 +86,8 @@ def read_normalisation(
     Returns
     -------
     dict
-        Statistics of these channels, for the modalities that the file has.
+        Statistics of these channels, for the modalities that the file has. Elevation is left out
+        where a channel is made of its bands and the file does not have it.
 
     Raises
     ------
@@ -105,8 +106,16 @@ def read_normalisation(
     return {
         key: _statistics(path, MODALITIES[key], modalities[key], names)
         for key, names in channels.items()
-        if key in modalities
+        if key in modalities and not _is_made(MODALITIES[key], modalities[key], names)
     }
+
+
+def _is_made(modality: Modality, found: object, wanted: Sequence[str]) -> bool:
+    """Return whether channels are wanted that are made of a file's bands."""
+    known = found.get("channels") if isinstance(found, dict) else None
+    made = set(wanted) - set(modality.band_names)
+    given = set(map(str, known)) if isinstance(known, list) else set()
+    return modality.kind is Kind.ELEVATION and not made <= given
 
 
 class _Section(BaseModel):

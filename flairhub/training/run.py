@@ -19,6 +19,7 @@ from flairhub.batches.datamodule import FlairDataModule
 from flairhub.batches.streaming import stream
 from flairhub.config import RunConfig
 from flairhub.errors import ConfigError, PlanError, did_you_mean
+from flairhub.preparation.statistics import run_statistics
 from flairhub.training.checkpointing import AtomicCheckpointIO, KeepCheckpoints, RunFolder
 from flairhub.training.frequencies import class_counts
 from flairhub.training.metrics import Scores, summary
@@ -194,7 +195,8 @@ def evaluate(
 
 def _fresh(config: RunConfig, data: FlairDataModule) -> SegmentationTask:
     """Measure what the task needs to know of the training split, and build it."""
-    statistics = data.statistics()  # first: a wrong file is to be refused at once
+    # first: a wrong file is to be refused at once
+    statistics = run_statistics(config.data, data.train_plan)
     counts = class_counts(data.train_plan)
     seed_everything(config.training.seed, verbose=False)
     return SegmentationTask.create(config, statistics, counts)
@@ -204,7 +206,8 @@ def _resumed(checkpoint: Path, config: RunConfig) -> SegmentationTask:
     """Rebuild the task of an interrupted run, with the limits of today's configuration."""
     earlier = load_task(checkpoint)
     fixed = (
-        "modalities", "bands", "statistics", "labels", "window_m", "stride_m", "batch_size"
+        "modalities", "bands", "statistics", "preparation", "labels", "window_m", "stride_m",
+        "batch_size",
     )  # fmt: skip
     changed = [
         f"data.{k}" for k in fixed if getattr(earlier.config.data, k) != getattr(config.data, k)

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 import flairhub
 from flairhub.batches.batch import MultimodalBatch
-from flairhub.batches.prepare import Preparation, augment, channel_names
 from flairhub.config import RunConfig, parse_config
 from flairhub.errors import CheckpointError, ConfigError
 from flairhub.modalities import Statistics
 from flairhub.models import build_model
 from flairhub.models.alignment import resize
 from flairhub.nomenclatures import get_nomenclature
+from flairhub.preparation.build import build_preparation
+from flairhub.preparation.symmetries import augment
 from flairhub.training.losses import SegmentationLoss
 from flairhub.training.metrics import (
     Scores,
@@ -68,11 +69,10 @@ class SegmentationTask(LightningModule):
         self.save_hyperparameters()
         self.config: RunConfig = parse_config(config)
         data, training = self.config.data, self.config.training
-        bands = {key: data.bands_of(key) for key in data.modalities}
-        channels = {key: len(channel_names(key, names)) for key, names in bands.items()}
         measured = {key: Statistics(**values) for key, values in statistics.items()}
-        self.preparation = Preparation(bands, measured)
-        self.model = build_model(self.config.model, data.modalities, channels, data.labels)
+        self.preparation = build_preparation(data, measured)
+        channels = {key: len(names) for key, names in self.preparation.channels.items()}
+        self.model = build_model(self.config.model, tuple(channels), channels, data.labels)
         self.loss = SegmentationLoss(
             class_counts,
             class_balance=training.class_balance,
@@ -116,9 +116,9 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: MultimodalBatch, _batch_index: int) -> Tensor:
         """Return the loss of one batch, turned and flipped by chance."""
-        ready = self.preparation(batch)
         if self.config.training.augment:
-            ready = augment(ready, self._generator())
+            batch = augment(batch, self._generator())  # before: stored pixels are fewer bytes
+        ready = self.preparation(batch)
         loss: Tensor = self.loss(self._classify(ready), ready.labels)
         self.log("train_loss", loss.detach(), batch_size=len(batch))
         return loss
