@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from flairhub import ign
 from flairhub.errors import UnknownNameError, did_you_mean
-from flairhub.modalities import get_modality
+from flairhub.modalities import Kind, dataset_modalities, get_modality
 
 TABLE = "IGNF/FLAIR-HUB README, model table (commit 3d5693b)"
 CARD_LPIS_J = "card of IGNF/FLAIR-HUB_LPIS-J_swinbase-upernet"
@@ -176,25 +177,16 @@ class ModelCard:
         return self.scores[0].miou
 
 
-_NIR_R_G = ("nir", "red", "green")
 _MSI = get_modality("sentinel2_ts").band_names
-_SAR = get_modality("sentinel1_asc_ts").band_names
 
 BANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "aerial_rgbi": _NIR_R_G,
-        "aerial_rlt_pan": ("pan",),
-        "dem_elev": ("dsm", "dsm - dtm"),
-        "spot_rgbi": _NIR_R_G,
-        "sentinel2_ts": _MSI,
-        "sentinel1_asc_ts": _SAR,
-        "sentinel1_desc_ts": _SAR,
+        m.key: ign.BANDS.get(m.key, ign.ELEVATIONS[0] if m.kind is Kind.ELEVATION else m.band_names)
+        for m in dataset_modalities()
+        if m.kind in (Kind.IMAGE, Kind.ELEVATION, Kind.SERIES)
     }
 )
-"""Channels of the FLAIR-HUB models in IGN's configuration, by modality and in its fixed order.
-
-Names are those of the modality's bands; the second of ``dem_elev`` is computed, a height above
-ground."""
+"""Channels of the FLAIR-HUB models in IGN's configuration, by modality; ``height`` is computed."""
 
 _LETTERS = {
     "A": "aerial_rgbi",
