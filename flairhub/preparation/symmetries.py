@@ -30,19 +30,21 @@ def augment(batch: MultimodalBatch, generator: torch.Generator) -> MultimodalBat
         Source of chance, on the CPU.
     """
     choices = torch.randint(0, len(SYMMETRIES), (len(batch),), generator=generator)
-    groups = [(k, torch.nonzero(choices == k).flatten()) for k in range(len(SYMMETRIES))]
+    order = choices.argsort(stable=True)
+    counts = choices.bincount(minlength=len(SYMMETRIES)).tolist()
 
     def turn(tensor: Tensor) -> Tensor:
         # torch turns no unsigned 16-bit numbers; their bits do not mind another name
         bits = tensor.view(torch.int16) if tensor.dtype == torch.uint16 else tensor
-        turned = torch.empty_like(bits)
-        for choice, rows in groups:
-            if len(rows):
-                swap, flips = SYMMETRIES[choice]
-                rows = rows.to(bits.device, non_blocking=True)
-                chosen = bits[rows]
-                turned[rows] = (chosen.mT if swap else chosen).flip(flips)
-        return turned.view(tensor.dtype)
+        # samples that turn alike stand together, and go back to their places after
+        together, back = order.to(bits.device), order.argsort().to(bits.device)
+        parts = torch.split(bits.index_select(0, together), counts)
+        turned = [
+            (part.mT if swap else part).flip(flips)
+            for part, (swap, flips) in zip(parts, SYMMETRIES, strict=True)
+            if len(part)
+        ]
+        return torch.cat(turned).index_select(0, back).contiguous().view(tensor.dtype)
 
     inputs = {key: turn(value) for key, value in batch.inputs.items()}
     labels = {key: turn(value) for key, value in batch.labels.items()}
