@@ -1,0 +1,138 @@
+"""Maps of an image to scores of classes, by any decoder.
+
+To add a decoder, write a class that takes channels and classes and has the ``forward`` of
+`SmpDecoder`, and enter it in `DECODERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.encoders import encoders as smp_encoders
+from torch import Tensor, nn
+
+from flairhub.errors import ConfigError, did_you_mean
+from flairhub.models.alignment import Size
+from flairhub.models.ign.upernet import UPerNet
+
+DecoderMaker = Callable[[Sequence[int], int], nn.Module]
+"""From channels at 1/2 to 1/32, 0 where there is no such map, and the number of classes."""
+
+
+class MapDecoder(nn.Module):
+    """One decoder with its head, under the name that the weights know.
+
+    Parameters
+    ----------
+    name
+        See `flairhub.models.ign.options.IgnOptions`.
+    channels
+        At 1/2 to 1/32; the first is 0 where there is no such map.
+    classes
+        Number of classes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such decoder, or it does not fit such maps.
+    """
+
+    def __init__(self, name: str, channels: Sequence[int], classes: int) -> None:
+        super().__init__()
+        if name not in DECODERS:
+            msg = f"There is no decoder {name!r}. {did_you_mean(name, DECODERS)}"
+            raise ConfigError(msg)
+        self.seg_model = DECODERS[name](channels, classes)
+
+    def forward(self, maps: Sequence[Tensor], image: Size) -> Tensor:
+        """Decode.
+
+        Parameters
+        ----------
+        maps : sequence of Tensor, shapes (B, channels[i], h_i, w_i)
+            Finest first; the map at 1/2 is left out where there is none.
+        image
+            Height and width of the image, pixels.
+
+        Returns
+        -------
+        Tensor, shape (B, classes, h, w)
+            About as large as the image.
+        """
+        logits: Tensor = self.seg_model(maps, image)
+        return logits
+
+
+class _Shape(nn.Module):
+    """What smp asks of an encoder, without one."""
+
+    def __init__(self, out_channels: Sequence[int], depth: int, output_stride: int) -> None:
+        super().__init__()
+        self.out_channels = list(out_channels[: depth + 1])
+        self.output_stride = output_stride
+
+    def set_in_channels(self, in_channels: int, pretrained: bool = False) -> None:
+        """Do nothing."""
+
+
+class SmpDecoder(nn.Module):
+    """A decoder of segmentation-models-pytorch with its head, as that library puts them together.
+
+    Parameters
+    ----------
+    name
+        Name of the architecture there, in small letters.
+    channels, classes
+        See `DecoderMaker`.
+
+    References
+    ----------
+    Iakubovskii 2019, Segmentation Models PyTorch; Ronneberger et al. 2015, arXiv:1505.04597 (U-Net).
+    """
+
+    def __init__(self, name: str, channels: Sequence[int], classes: int) -> None:
+        super().__init__()
+        placeholder = "flairhub-shape"
+        smp_encoders[placeholder] = {
+            "encoder": _Shape,
+            "params": {"out_channels": [3, *channels]},
+            "pretrained_settings": {},
+        }
+        try:
+            whole = smp.create_model(
+                name,
+                placeholder,
+                encoder_weights=None,
+                encoder_depth=len(channels),
+                classes=classes,
+            )
+        except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+            msg = f"The decoder {name!r} does not take maps of {tuple(channels)} channels: {error}"
+            raise ConfigError(msg) from error
+        finally:
+            del smp_encoders[placeholder]
+        self.decoder: nn.Module = whole.decoder
+        self.segmentation_head: nn.Module = whole.segmentation_head
+        self._levels = len(channels)
+
+    def forward(self, maps: Sequence[Tensor], image: Size) -> Tensor:
+        """See `MapDecoder.forward`."""
+        batch, (height, width) = len(maps[0]), image
+        # Decoders look only at the size of the image, and know an absent map by its 0 channels.
+        empty = [maps[0].new_empty(batch, 0, height, width)]
+        if len(maps) < self._levels:
+            empty.append(maps[0].new_empty(batch, 0, height // 2, width // 2))
+        logits: Tensor = self.segmentation_head(self.decoder([*empty, *maps]))
+        return logits
+
+
+DECODERS: dict[str, DecoderMaker] = {
+    "upernet": UPerNet,
+    **{
+        name: partial(SmpDecoder, name)
+        for name in ("unet", "unetplusplus", "manet", "linknet", "fpn", "pan", "segformer")
+    },
+}
+"""What makes the decoder of each name."""
