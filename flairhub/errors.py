@@ -50,10 +50,6 @@ class ReadError(FlairHubError, OSError):
     """Pixels that a store lists cannot be fetched or decoded."""
 
 
-class MissingExtraError(FlairHubError, ImportError):
-    """An optional package is needed and not installed."""
-
-
 class PlanError(FlairHubError, ValueError):
     """A patch plan asks for something that the store or the grids cannot give."""
 

@@ -206,6 +206,12 @@ class RoiGrid:
         lattice = Grid(self.left, self.top, PATCH_SIDE_M, self.rows, self.columns)
         return lattice.crop(Window(row - self.first_row, column - self.first_column, 1, 1)).extent
 
+    def patch_at(self, left: float, top: float) -> tuple[int, int]:
+        """Return IGN's 1-based row and column of the patch that lies south-east of a point."""
+        row = math.floor((self.top - top) / PATCH_SIDE_M + _TOLERANCE_PX)
+        column = math.floor((left - self.left) / PATCH_SIDE_M + _TOLERANCE_PX)
+        return row + self.first_row, column + self.first_column
+
     def patch_window(self, row: int, column: int, resolution: float) -> Window:
         """Return the pixels of a patch (IGN's 1-based position) at `resolution` metres."""
         return self.grid(resolution).window(self.patch_extent(row, column))

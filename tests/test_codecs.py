@@ -20,7 +20,7 @@ import flairhub
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.verify import verify
-from flairhub.errors import FlairHubError, MissingExtraError, StoreLayoutError, UnknownNameError
+from flairhub.errors import StoreLayoutError, UnknownNameError
 from flairhub.modalities import MODALITIES, Modality
 from flairhub.store.chunks import ChunkCodec
 from flairhub.store.codecs import PROFILES, codecs
@@ -191,19 +191,6 @@ def test_damaged_webp_is_a_value_error() -> None:
             WebpCodec().decode_pixels(whole[:size])
     with pytest.raises(ValueError, match="damaged"):
         WebpCodec().decode_pixels(b"\0" * 40)
-
-
-def test_without_imagecodecs_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data = WebpCodec().encode_pixels(np.zeros((4, 8, 8), np.uint8))
-    monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'flairhub\[archive\]'"):
-        WebpCodec().decode_pixels(data)
-    assert issubclass(MissingExtraError, FlairHubError)
-
-
-# --- stores
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ LABELS = ["cosia", "lpis_1", "lpis_3"]
 
 
 def _readers() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("flairhub-read")]
+    return [t for t in threading.enumerate() if t.name.startswith("flairhub-")]
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,33 @@ The plan keeps the windows' corners in arrays, one row a window, and touches no 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from os import PathLike
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from flairhub.batches.windowing import corners, lattice_step
+from flairhub.batches.filters import CLOUDED, NO_FILTERS, Filters, Period
+from flairhub.batches.order import Shuffle, order
+from flairhub.batches.windowing import TOLERANCE, corners, lattice_step
 from flairhub.errors import NotInStoreError, PlanError, did_you_mean
 from flairhub.grids import PATCH_SIDE_M, Extent, RoiGrid
 from flairhub.modalities import Modality, get_label, get_modality
 from flairhub.store.access import Location, Source, resolve
 from flairhub.store.layout import store_name
-from flairhub.store.tables import FOLDS, SPLITS, domain_of, has_column, list_domains, read_table
+from flairhub.store.tables import (
+    FOLDS,
+    SPLITS,
+    domain_of,
+    has_column,
+    list_domains,
+    read_table,
+    times_column,
+)
 
 _ROI_COLUMNS = ("roi", "rows", "columns", "first_row", "first_column", "left", "top")
 
@@ -35,12 +47,26 @@ class PatchWindow:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRoi:
-    """A ROI that the plan reads: where its store lies, and its lattice."""
+    """A ROI that the plan reads: where its store lies, its lattice, and its clear dates.
+
+    Parameters
+    ----------
+    store
+        Of its domain.
+    domain, roi
+        Their names.
+    grid
+        The lattice of patches.
+    clear
+        Which dates of Sentinel-2 are clear over which patches, shape ``(rows, columns, dates)``;
+        None where the plan does not ask for clouds.
+    """
 
     store: Location
     domain: str
     roi: str
     grid: RoiGrid
+    clear: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +88,8 @@ class PatchPlan:
         Names of the bands that are read of each modality, in order.
     roi_index, top, left
         For each window: which of `rois`, and its north-west corner, metres. Shape ``(windows,)``.
+    filters
+        Which dates of series are read.
     """
 
     rois: tuple[PlannedRoi, ...]
@@ -72,6 +100,7 @@ class PatchPlan:
     roi_index: npt.NDArray[np.int32]
     top: npt.NDArray[np.float64]
     left: npt.NDArray[np.float64]
+    filters: Filters = NO_FILTERS
 
     @classmethod
     def build(
@@ -88,6 +117,9 @@ class PatchPlan:
         window_m: float = PATCH_SIDE_M,
         stride_m: float | None = None,
         complete: bool = True,
+        dates: Mapping[str, Period] | None = None,
+        max_cloud: float | None = None,
+        classes: Mapping[str, Mapping[str, float]] | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> PatchPlan:
         """Plan windows over all chosen ROIs, in the order domain, ROI, row, column.
@@ -116,6 +148,17 @@ class PatchPlan:
             Keep only windows all of whose patches have every chosen modality and label. Otherwise
             windows whose patches have some of them are kept too, and what is absent is masked in
             the batch. Places without any patch are never planned.
+        dates
+            By modality, the first and the last day taken, such as ``{"sentinel2_ts":
+            ("2021-04-01", "2021-09-30")}``; None leaves an end open. Single-date imagery from
+            other days is not planned; series are cut to these days.
+        max_cloud
+            Dates of Sentinel-2 are read whose mean cloud percentage (0 to 100) is at most this
+            over every patch that the window touches.
+        classes
+            By class set and class, the least share (0 to 1) of a patch's pixels: ``{"cosia":
+            {"vineyard": 0.05}}`` plans patches that are a twentieth vineyard or more; with 0,
+            those that have any.
         storage_options
             For obstore or fsspec.
 
@@ -136,11 +179,13 @@ class PatchPlan:
             msg = f"There is no split {split!r}. {did_you_mean(split, SPLITS)}"
             raise PlanError(msg)
         rasters = [m.key for m in (*chosen, *labelled)]
+        wanted = {get_modality(key).key: period for key, period in (dates or {}).items()}
+        filters = Filters(wanted, max_cloud, dict(classes or {}))
         planned: list[PlannedRoi] = []
         found: list[npt.NDArray[np.float64]] = []
         known: set[str] = set()
         for store in _stores(url, domains, storage_options):
-            for roi, usable in _usable_patches(store, rasters, split, fold, complete):
+            for roi, usable in _usable_patches(store, rasters, split, fold, complete, filters):
                 known.add(roi.roi)
                 if rois is None or roi.roi in rois:
                     planned.append(roi)
@@ -155,14 +200,14 @@ class PatchPlan:
             what = f"split {split!r} of fold {fold!r}" if split else "these ROIs"
             msg = (
                 f"No window of {window_m:g} m is left in {what}: no patch there has "
-                f"{', '.join(rasters)}, or the ROIs are smaller."
+                f"{', '.join(rasters)}{_left_out(filters)}, or the ROIs are smaller."
             )
             raise PlanError(msg)
         kept = [roi for roi, size in zip(planned, sizes, strict=True) if size]
         index = np.repeat(np.arange(len(kept), dtype=np.int32), [size for size in sizes if size])
         top, left = np.concatenate(found).T
         keys = tuple(m.key for m in chosen)
-        return cls(tuple(kept), window_m, keys, tuple(labels), by_name, index, top, left)
+        return cls(tuple(kept), window_m, keys, tuple(labels), by_name, index, top, left, filters)
 
     @classmethod
     def for_extents(
@@ -231,16 +276,51 @@ class PatchPlan:
         )
         return "\n  ".join(lines)
 
+    def pixels(self, modality: Modality) -> tuple[int, int]:
+        """Return height and width of a window in a modality's pixels."""
+        side = round(self.window_m / modality.resolution_m)
+        return side, side
+
+    def dates_kept(
+        self, roi: PlannedRoi, modality: Modality, days: npt.NDArray[np.int64], extent: Extent
+    ) -> slice | npt.NDArray[np.bool_]:
+        """Return which dates of a series, given as days since 1970, are read of a window."""
+        period = self.filters.period(modality.group)
+        clear = roi.clear if modality.group == CLOUDED else None
+        if period is None and clear is None:
+            return slice(None)
+        kept = np.ones(len(days), bool)
+        if period is not None:
+            low, high = (int(day.astype(np.int64)) for day in period)
+            kept &= (days >= low) & (days <= high)
+        if clear is not None:
+            grid = roi.grid.grid(PATCH_SIDE_M)
+            top, bottom = ((grid.top - y) / PATCH_SIDE_M for y in (extent.top, extent.bottom))
+            left, right = ((x - grid.left) / PATCH_SIDE_M for x in (extent.left, extent.right))
+            rows = slice(floor(top + TOLERANCE), ceil(bottom - TOLERANCE))
+            columns = slice(floor(left + TOLERANCE), ceil(right - TOLERANCE))
+            kept &= clear[rows, columns].all(axis=(0, 1))
+        return kept
+
+    def order(self, *, shuffle: Shuffle, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the window numbers of an epoch: a function of `seed` and `epoch` alone."""
+        return order(self.roi_index, self.top, shuffle=shuffle, seed=seed, epoch=epoch)[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the windows and of what is read of them, wherever the stores lie."""
+        whole = hashlib.sha256()
+        for part in (self.roi_index, self.top, self.left):
+            whole.update(np.ascontiguousarray(part).tobytes())
+        rois = [(roi.domain, roi.roi) for roi in self.rois]
+        what = (rois, self.window_m, self.modalities, self.labels, sorted(self.bands.items()))
+        whole.update(repr((what, self.filters)).encode())
+        return whole.hexdigest()[:16]
+
     @property
     def windows(self) -> Sequence[PatchWindow]:
         """The windows as objects, made one by one when asked for."""
         return _Windows(self)
-
-    def order(self, *, shuffle: bool, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the window numbers of an epoch: a function of `seed` and `epoch` alone."""
-        if not shuffle:
-            return np.arange(len(self))
-        return np.random.default_rng((seed, epoch)).permutation(len(self))
 
     def only(self, modalities: Sequence[str]) -> PatchPlan:
         """Return the plan of the same windows for some of its modalities, without labels."""
@@ -351,20 +431,49 @@ def _roi_grid(row: Mapping[Any, Any]) -> RoiGrid:
 
 
 def _usable_patches(
-    store: Location, rasters: Sequence[str], split: str | None, fold: str, complete: bool
+    store: Location,
+    rasters: Sequence[str],
+    split: str | None,
+    fold: str,
+    complete: bool,
+    filters: Filters,
 ) -> Iterator[tuple[PlannedRoi, npt.NDArray[np.bool_]]]:
     """Yield every ROI of a domain with the patches that windows may touch, ``(rows, columns)``."""
     domain = domain_of(store)
     has = [has_column(key) for key in rasters]
-    patches = read_table(store.parent, domain, "patches", ["roi", "row", "column", fold, *has])
+    columns = dict.fromkeys(["roi", "row", "column", fold, *has, *filters.columns(rasters)])
+    patches = read_table(store.parent, domain, "patches", list(columns))
     usable = patches[has].all(axis=1) if complete else patches[has].any(axis=1)
     if split is not None:
         usable &= patches[fold].eq(split)
-    by_roi = patches[usable].groupby("roi").indices
-    rows, columns = (patches.loc[usable, name].to_numpy() for name in ("row", "column"))
-    for row in read_table(store.parent, domain, "rois", _ROI_COLUMNS).to_dict("records"):
-        roi = PlannedRoi(store, str(domain), str(row["roi"]), _roi_grid(row))
-        mask = np.zeros((roi.grid.rows, roi.grid.columns), bool)
-        mine = by_roi.get(roi.roi, [])
-        mask[rows[mine] - roi.grid.first_row, columns[mine] - roi.grid.first_column] = True
-        yield roi, mask
+    usable &= filters.usable(patches)
+    patches = patches[usable]
+    by_roi = patches.groupby("roi").indices
+    row_of, column_of = (patches[name].to_numpy() for name in ("row", "column"))
+    series = {get_modality(key).group for key in rasters if get_modality(key).temporal}
+    times = {group: times_column(group) for group in series if filters.touches(group)}
+    table = read_table(store.parent, domain, "rois", [*_ROI_COLUMNS, *times.values()])
+    for row in table.to_dict("records"):
+        grid = _roi_grid(row)
+        mine = by_roi.get(str(row["roi"]), np.empty(0, np.int64))
+        at = row_of[mine] - grid.first_row, column_of[mine] - grid.first_column
+        mask = np.zeros((grid.rows, grid.columns), bool)
+        mask[at] = True
+        clear: npt.NDArray[np.bool_] | None = None
+        for group, column in times.items():
+            days = np.array(() if row[column] is None else row[column], "datetime64[D]")
+            kept = np.broadcast_to(filters.in_period(group, days), (len(mine), len(days)))
+            if group == CLOUDED and filters.max_cloud is not None:
+                found = filters.clear(patches.iloc[mine], len(days))
+                clear = np.zeros((*mask.shape, len(days)), bool)
+                clear[at] = found
+                kept = kept & found
+            if complete:
+                mask[at] &= kept.any(axis=1)
+        yield PlannedRoi(store, str(domain), str(row["roi"]), grid, clear), mask
+
+
+def _left_out(filters: Filters) -> str:
+    """Say which filters may have left nothing."""
+    named = [name for name in ("dates", "max_cloud", "classes") if getattr(filters, name)]
+    return f" and passes {', '.join(named)}" if named else ""

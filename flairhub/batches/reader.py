@@ -1,4 +1,7 @@
-"""One opened ROI, cut to windows: what a batch is collated from.
+"""One ROI, cut to windows: which bytes they need, and their place in a batch.
+
+Nothing is read here: `RoiReader.open` and `RoiReader.fetch` say what they need, as generators
+(`flairhub.store.ranges`), and `RoiReader.fill` makes pixels of it.
 
 A modality that lacks any patch of a window is absent from it as a whole: zeros, a series without
 dates. Labels keep what there is; the rest is the store's fill value, which is `IGNORE_INDEX`.
@@ -6,47 +9,67 @@ dates. Labels keep what there is; the rest is the store's fill value, which is `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 
 from flairhub.batches.batch import IGNORE_INDEX
+from flairhub.batches.buffers import BatchBuffers
 from flairhub.batches.plan import PatchPlan, PatchWindow, PlannedRoi
-from flairhub.errors import ReadError, StoreLayoutError
+from flairhub.errors import NotInStoreError, ReadError, StoreLayoutError
 from flairhub.grids import Window
 from flairhub.modalities import Kind, Modality, get_label, get_modality
-from flairhub.store.layout import PRESENT_ATTRIBUTE, fill_value
-from flairhub.store.reading import open_roi
+from flairhub.store.layout import DATES_ATTRIBUTE, PRESENT_ATTRIBUTE, fill_value
+from flairhub.store.ranges import ByteRange, Reads
+from flairhub.store.reading import check_format
+from flairhub.store.shards import ATTEMPTS, ChunkPart, ShardedArray
 
-Pixels = npt.NDArray[np.generic]
+Pixels = npt.NDArray[Any]
 Days = npt.NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Sample:
-    """Arrays of one window, named as in `flairhub.batches.batch.MultimodalBatch`."""
-
-    inputs: Mapping[str, Pixels]
-    labels: Mapping[str, Pixels]
-    days: Mapping[str, Days]
-    present: Mapping[str, bool]
-    window: PatchWindow
+MERGE_GAP = 64 * 1024
+"""Bytes between two ranges of one object that are read along rather than asked for apart."""
 
 
 @dataclass(frozen=True)
 class _Raster:
-    """One modality of the ROI: its variables, still in the store, and the patches it has."""
+    """One modality of the ROI: its arrays, the patches it has, and its dates."""
 
-    variables: tuple[xr.Variable, ...]
+    modality: Modality
+    arrays: tuple[ShardedArray, ...]
     patches: npt.NDArray[np.bool_]
     days: Days
 
+    def covers(self, window: Window) -> bool:
+        """Whether there is every patch that the window touches."""
+        side = self.modality.patch_px
+        rows = slice(window.row // side, -(-(window.row + window.height) // side))
+        columns = slice(window.column // side, -(-(window.column + window.width) // side))
+        return bool(self.patches[rows, columns].all())
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPart:
+    """A chunk's part of a window, and its bytes; None where the store has none."""
+
+    part: ChunkPart
+    data: bytes | memoryview | None
+
+
+Fetched = Mapping[str, Sequence[Sequence[FetchedPart]]]
+"""What a window needs: by modality, for each of its arrays."""
+
+
+class DamagedError(ReadError):
+    """Bytes that are not those of the chunk; asking for them once more may help."""
+
 
 class RoiReader:
-    """Reads windows of one ROI, which is opened once; several threads may share it.
+    """Reads windows of one ROI; several threads may share it.
 
     Parameters
     ----------
@@ -54,108 +77,260 @@ class RoiReader:
         Says which modalities, bands and labels.
     roi
         One of the plan's ROIs.
+    document
+        The ROI's ``zarr.json``.
 
     Raises
     ------
-    NotInStoreError, StoreLayoutError
-        If the ROI cannot be opened.
+    StoreLayoutError
+        If the ROI is not laid out as this version reads it.
     """
 
-    def __init__(self, plan: PatchPlan, roi: PlannedRoi) -> None:
+    def __init__(self, plan: PatchPlan, roi: PlannedRoi, document: Mapping[str, Any]) -> None:
         self.plan = plan
         self.roi = roi
-        tree = open_roi(roi.store, roi.roi)
+        check_format(document.get("attributes", {}), roi.store / roi.roi)
         self._labels = {key: get_label(key) for key in plan.labels}
         rasters = [get_modality(key) for key in plan.modalities]
         rasters += [raster for raster, _ in self._labels.values()]
-        self._rasters = {modality.key: _find(tree, modality) for modality in rasters}
+        self._rasters = {m.key: self._find(document, m) for m in rasters}
 
-    def read(self, window: PatchWindow) -> Sample:
-        """Read everything that the plan wants of one window; raises `ReadError`."""
-        inputs, labels, days, present = {}, {}, {}, {}
+    @classmethod
+    def open(cls, plan: PatchPlan, roi: PlannedRoi) -> Reads[RoiReader]:
+        """Return the reader of a ROI, after one request.
+
+        Raises
+        ------
+        NotInStoreError
+            If the ROI does not exist.
+        StoreLayoutError
+            If its metadata are damaged or of another format.
+        """
+        place = roi.store / roi.roi
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            (body,) = yield [ByteRange(place / "zarr.json", attempt=attempt)]
+            if body.data is None:
+                msg = f"{place} does not exist, though the domain's tables list it."
+                raise NotInStoreError(msg)
+            try:
+                document = json.loads(bytes(body.data))
+            except ValueError as error:
+                problem = str(error)
+            else:
+                return cls(plan, roi, document)
+        msg = f"{place}/zarr.json is damaged ({problem}). Convert the ROI again."
+        raise StoreLayoutError(msg)
+
+    def fetch(self, windows: Sequence[PatchWindow], *, attempt: int = 0) -> Reads[list[Fetched]]:
+        """Return what windows need, after reading it: at most one range for each array and window.
+
+        Ranges of one object that are closer than `MERGE_GAP` become one.
+        """
+        wanted: list[dict[str, list[list[ChunkPart]]]] = []
+        for where in windows:
+            parts: dict[str, list[list[ChunkPart]]] = {}
+            for raster in self._needed(where):
+                window = self._window(raster.modality, where)
+                parts[raster.modality.key] = []
+                for array in raster.arrays:
+                    found = yield from array.parts(window)
+                    parts[raster.modality.key].append(found)
+            wanted.append(parts)
+        every = [p for parts in wanted for arrays in parts.values() for a in arrays for p in a]
+        ranges = sorted(
+            {part.where for part in every if part.where is not None},
+            key=lambda one: (one.place.path, one.start),
+        )
+        merged = list(_merge(ranges, attempt))
+        bodies = (yield [whole for whole, _ in merged]) if merged else ()
+        data: dict[ByteRange, memoryview] = {}
+        for (whole, inside), body in zip(merged, bodies, strict=True):
+            if body.data is None:
+                msg = f"{whole.place} was deleted while it was read."
+                raise ReadError(msg)
+            view = memoryview(body.data)
+            for one in inside:
+                begin = one.start - whole.start
+                data[one] = view[begin : begin + (one.stop or 0) - one.start]
+        return [
+            {
+                key: [
+                    [FetchedPart(p, p.data if p.where is None else data[p.where]) for p in array]
+                    for array in arrays
+                ]
+                for key, arrays in parts.items()
+            }
+            for parts in wanted
+        ]
+
+    def fill(self, fetched: Fetched, buffers: BatchBuffers, row: int) -> None:
+        """Decode a window into its row of a batch.
+
+        Raises
+        ------
+        DamagedError
+            If bytes are not those of the chunk; names URL, ROI, patch and modality.
+        """
+        where = buffers.windows[row]
+        present = buffers.present[row]
         for key in self.plan.modalities:
             modality = get_modality(key)
-            pixels = self._input(modality, window)
-            present[key] = pixels is not None
-            inputs[key] = self._absent(modality, window) if pixels is None else pixels
             if modality.temporal:
-                found = self._rasters[key]
-                days[key] = found.days if found and present[key] else np.empty(0, np.int64)
+                days, pixels = self._series(modality, where, fetched)
+                buffers.days[row][key], buffers.series[row][key] = days, pixels
+                present[key] = len(days) > 0
+            else:
+                present[key] = self._image(modality, where, fetched, buffers.inputs[key][row])
         levels: dict[str, Pixels] = {}
         for key, (modality, level) in self._labels.items():
+            out = buffers.labels[key][row]
             if modality.key not in levels:
-                levels[modality.key], present[modality.key] = self._classes(modality, window)
-            labels[key] = levels[modality.key][level - 1]
-        return Sample(inputs, labels, days, present, window)
+                levels[modality.key] = self._classes(modality, where, fetched, out)
+                raster = self._rasters[modality.key]
+                window = self._window(modality, where)
+                present[modality.key] = raster is not None and raster.covers(window)
+            if levels[modality.key] is not out:
+                out[...] = levels[modality.key][level - 1]
 
-    def _input(self, modality: Modality, where: PatchWindow) -> Pixels | None:
-        """Pixels ``(time,) band, y, x`` of the chosen bands, or None where a patch lacks them."""
-        raster, window = self._rasters[modality.key], self._window(modality, where)
-        if raster is None or not _covers(raster, modality, window):
-            return None
+    def _needed(self, where: PatchWindow) -> Iterator[_Raster]:
+        for key, raster in self._rasters.items():
+            if raster is None:
+                continue
+            modality = get_modality(key)
+            if modality.is_label or raster.covers(self._window(modality, where)):
+                yield raster
+
+    def _image(self, modality: Modality, where: PatchWindow, data: Fetched, out: Pixels) -> bool:
+        """Fill the chosen bands ``band, y, x``; zeros, and False, where a patch lacks them."""
+        raster, found = self._rasters[modality.key], data.get(modality.key)
+        if raster is None or found is None:
+            out[...] = 0
+            return False
         bands = list(modality.band_indexes(self.plan.bands[modality.key]))
-        pixels = self._load(raster, modality, where)
-        if modality.kind is not Kind.MASK:
-            everything = bands == list(range(len(modality.bands)))
-            return pixels[0] if everything else pixels[0][..., bands, :, :]
-        # masks have no list of patches of their own, but a value that no percentage has
-        if any((part == fill_value(modality)).any() for part in pixels):
-            return None
-        return np.stack([pixels[band] for band in bands], axis=1)
+        if bands == list(range(len(modality.bands))):
+            self._assemble(raster, 0, where, found[0], out)
+            return True
+        every = np.empty((len(modality.bands), *out.shape[1:]), out.dtype)
+        self._assemble(raster, 0, where, found[0], every)
+        np.take(every, bands, axis=0, out=out)
+        return True
 
-    def _classes(self, modality: Modality, where: PatchWindow) -> tuple[Pixels, bool]:
-        """Classes ``level, y, x``, and whether every patch has them."""
-        raster, window = self._rasters[modality.key], self._window(modality, where)
-        size = (window.height, window.width)
-        if raster is None:
-            empty = np.full((len(modality.bands), *size), IGNORE_INDEX, modality.numpy_dtype)
-            return empty, False
-        (pixels,) = self._load(raster, modality, where)
-        return pixels.reshape(-1, *size), _covers(raster, modality, window)
+    def _series(self, modality: Modality, where: PatchWindow, data: Fetched) -> tuple[Days, Pixels]:
+        """Days, and the chosen bands ``time, band, y, x``; none where a patch lacks them."""
+        raster, found = self._rasters[modality.key], data.get(modality.key)
+        size = self.plan.pixels(modality)
+        bands = list(modality.band_indexes(self.plan.bands[modality.key]))
+        nothing = np.empty(0, np.int64), np.zeros((0, len(bands), *size), modality.numpy_dtype)
+        if raster is None or found is None:
+            return nothing
+        if modality.kind is Kind.MASK:
+            arrays = []
+            for number, array in enumerate(raster.arrays):
+                one = np.empty((len(raster.days), *size), modality.numpy_dtype)
+                self._assemble(raster, number, where, found[number], one)
+                # masks have no list of patches of their own, but a value that no percentage has
+                if (one == array.fill).any():
+                    return nothing
+                arrays.append(one)
+            pixels = np.stack([arrays[band] for band in bands], axis=1)
+        else:
+            pixels = np.empty((*raster.arrays[0].shape[:-2], *size), modality.numpy_dtype)
+            self._assemble(raster, 0, where, found[0], pixels)
+            if bands != list(range(len(modality.bands))):
+                pixels = pixels[:, bands]
+        kept = self.plan.dates_kept(self.roi, modality, raster.days, where.extent)
+        return raster.days[kept], pixels[kept]
 
-    def _load(self, raster: _Raster, modality: Modality, where: PatchWindow) -> list[Pixels]:
-        y, x = self._window(modality, where).slices
+    def _classes(
+        self, modality: Modality, where: PatchWindow, data: Fetched, out: Pixels
+    ) -> Pixels:
+        """Classes ``level, y, x``; of a raster with one level, `out` itself, filled."""
+        raster, found = self._rasters[modality.key], data.get(modality.key)
+        if raster is None or found is None:
+            return np.full((len(modality.bands), *out.shape), IGNORE_INDEX, out.dtype)
+        if len(raster.arrays[0].shape) == 2:
+            self._assemble(raster, 0, where, found[0], out)
+            return out
+        every = np.empty((raster.arrays[0].shape[0], *out.shape), out.dtype)
+        self._assemble(raster, 0, where, found[0], every)
+        return every
+
+    def _assemble(
+        self,
+        raster: _Raster,
+        number: int,
+        where: PatchWindow,
+        found: Sequence[FetchedPart],
+        out: Pixels,
+    ) -> None:
         try:
-            return [variable[..., y, x].to_numpy() for variable in raster.variables]
-        except Exception as error:  # whatever store or codec raise: what helps is the place
-            msg = (
-                f"{modality.key} of {where.domain} {where.roi} cannot be read at "
-                f"{where.extent.bbox} from {self.roi.store}: {error!r}. "
-                "`flairhub verify` tells what is damaged."
+            raster.arrays[number].assemble(
+                [one.part for one in found], [one.data for one in found], out
             )
-            raise ReadError(msg) from error
+        except ValueError as error:
+            msg = (
+                f"{raster.modality.key} of {place_name(self.roi, where)} cannot be decoded from "
+                f"{raster.arrays[number].place}: {error} "
+                "`flairhub verify --checksums` tells what is damaged."
+            )
+            raise DamagedError(msg) from error
 
     def _window(self, modality: Modality, where: PatchWindow) -> Window:
-        return self.roi.grid.grid(modality.resolution_m).window(where.extent)
+        """Return the window's pixels; the plan has made sure that they are whole."""
+        height, width = self.plan.pixels(modality)
+        row = round((self.roi.grid.top - where.extent.top) / modality.resolution_m)
+        column = round((where.extent.left - self.roi.grid.left) / modality.resolution_m)
+        return Window(row, column, height, width)
 
-    def _absent(self, modality: Modality, where: PatchWindow) -> Pixels:
-        window = self._window(modality, where)
-        lead = (0,) if modality.temporal else ()
-        shape = (*lead, len(self.plan.bands[modality.key]), window.height, window.width)
-        return np.zeros(shape, modality.numpy_dtype)
+    def _find(self, document: Mapping[str, Any], modality: Modality) -> _Raster | None:
+        """Return the modality's arrays, or None where the ROI has none."""
+        names = modality.band_names if modality.kind is Kind.MASK else (modality.key,)
+        place = self.roi.store / self.roi.roi
+        members = document.get("consolidated_metadata", {}).get("metadata", {})
+        group = members.get(modality.group)
+        paths = [f"{modality.group}/{name}" for name in names]
+        if group is None or any(path not in members for path in paths):
+            return None
+        flags = group["attributes"].get(PRESENT_ATTRIBUTE)
+        if flags is None:
+            where = place / modality.group
+            msg = f"{where} does not say which patches it has; convert it again."
+            raise StoreLayoutError(msg)
+        days = np.empty(0, np.int64)
+        if modality.temporal:
+            dates = np.array(group["attributes"][DATES_ATTRIBUTE], "datetime64[D]")
+            days = dates.astype(np.int64)
+        patches = np.array([[flag == "1" for flag in row] for row in flags])
+        arrays = tuple(ShardedArray(place / path, members[path]) for path in paths)
+        if (
+            arrays[0].fill.tobytes()
+            != np.array(fill_value(modality), arrays[0].fill.dtype).tobytes()
+        ):
+            msg = f"{arrays[0].place} has the fill value {arrays[0].fill}."
+            raise StoreLayoutError(msg)
+        return _Raster(modality, arrays, patches, days)
 
 
-def _find(tree: xr.DataTree, modality: Modality) -> _Raster | None:
-    """Return the modality's lazy variables, or None where the ROI has none."""
-    names = modality.band_names if modality.kind is Kind.MASK else (modality.key,)
-    group = tree.children.get(modality.group)
-    if group is None or any(name not in group.variables for name in names):
-        return None
-    flags = group.attrs.get(PRESENT_ATTRIBUTE)
-    if flags is None:
-        msg = f"{tree.name}/{modality.group} does not say which patches it has; convert it again."
-        raise StoreLayoutError(msg)
-    days = np.empty(0, np.int64)
-    if modality.temporal:
-        days = group["time"].to_numpy().astype("datetime64[D]").astype(np.int64)
-    patches = np.array([[flag == "1" for flag in row] for row in flags])
-    dataset = group.dataset
-    return _Raster(tuple(dataset.variables[name] for name in names), patches, days)
+def place_name(roi: PlannedRoi, where: PatchWindow) -> str:
+    """Return the name of a window for messages: its first patch, and its corners."""
+    first = roi.grid.patch_at(where.extent.left, where.extent.top)
+    return f"patch {where.domain}_{where.roi}_{first[0]}-{first[1]} (window {where.extent.bbox})"
 
 
-def _covers(raster: _Raster, modality: Modality, window: Window) -> bool:
-    """Whether the raster has every patch that the window touches."""
-    side = modality.patch_px
-    rows = slice(window.row // side, -(-(window.row + window.height) // side))
-    columns = slice(window.column // side, -(-(window.column + window.width) // side))
-    return bool(raster.patches[rows, columns].all())
+def _merge(
+    ranges: Sequence[ByteRange], attempt: int
+) -> Iterator[tuple[ByteRange, list[ByteRange]]]:
+    """Yield ranges to ask for, each with those of the sorted `ranges` that lie in it."""
+    inside: list[ByteRange] = []
+    stop = 0
+    for one in [*ranges, None]:
+        if inside and (
+            one is None or one.place.path != inside[0].place.path or one.start > stop + MERGE_GAP
+        ):
+            first = inside[0]
+            yield ByteRange(first.place, first.start, stop, first.e_tag, attempt), inside
+            inside, stop = [], 0
+        if one is not None:
+            inside.append(one)
+            stop = max(stop, one.stop or 0)

@@ -1,35 +1,32 @@
-"""Read a plan's windows from the store, in threads, a bounded number ahead, in order.
-
-One process: worker processes make reading slower here, and neither GDAL nor object-store clients
-survive a fork. Pixels travel in the store's dtype; :mod:`flairhub.batches.prepare` makes them
-float32 on the device.
-"""
+"""`flairhub.stream`: how a plan is read. Order, ranks and resuming; the work is the pipeline's."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from os import PathLike
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from flairhub.batches.batch import MultimodalBatch
+from flairhub.batches.order import Shuffle, batch_ends, order, share
+from flairhub.batches.pipeline import Pipeline, Readers
 from flairhub.batches.plan import PatchPlan
-from flairhub.batches.reader import RoiReader, Sample
 from flairhub.errors import PlanError
+from flairhub.store.cache import RangeCache
+from flairhub.store.ranges import RangeReader, Traffic
 
-_OPEN_ROIS = 256
-"""Opened ROIs that a stream keeps; metadata only, some 200 kB each."""
+_STATE_VERSION = 1
 
 
-class PatchStream:
+class PatchStream(IterableDataset[MultimodalBatch]):
     """Batches of a plan; every iteration is an epoch.
+
+    Pixels come in the store's dtype; `flairhub.batches.prepare` makes them float32 on the device.
+    The stream reads ahead in threads of its own and needs no `torch.utils.data.DataLoader`; inside
+    one (``DataLoader(stream, batch_size=None)``, started with spawn) each worker makes its part of
+    the batches.
 
     Parameters
     ----------
@@ -37,14 +34,28 @@ class PatchStream:
         What to read.
     batch_size
         Windows in a batch; the last one may be smaller.
-    shuffle, seed, epoch
-        The order is a function of these three alone; `set_epoch` changes the last.
+    shuffle
+        True: any window may follow any other. ``"block"``: neighbours are read together, which
+        needs a fraction of the requests, for batches that are less random. False: in the order of
+        the plan.
+    seed, epoch
+        The order is a function of these alone; `set_epoch` changes the second.
     prefetch
-        Batches read ahead.
+        Windows read ahead. Each takes its pixels' memory, 4.6 MB with all modalities.
     threads
-        Threads that read and decode.
+        Threads that decode.
     drop_last
         Leave out a last batch that is not full.
+    rank, world_size
+        Which part of the epoch is read, of how many; of the running `torch.distributed` when
+        absent. Over all ranks, every window comes once.
+    device
+        Where batches are put; pinned on the way to a GPU. On the CPU when absent.
+    retry_s
+        Seconds for which object storage that fails is asked again.
+    cache, cache_bytes
+        Folder on a local disk that keeps parts of remote objects, and what it may take; or a
+        `flairhub.store.cache.RangeCache`.
     """
 
     def __init__(
@@ -52,18 +63,27 @@ class PatchStream:
         plan: PatchPlan,
         *,
         batch_size: int = 4,
-        shuffle: bool = False,
+        shuffle: Shuffle = False,
         seed: int = 0,
         epoch: int = 0,
-        prefetch: int = 2,
+        prefetch: int = 16,
         threads: int = 4,
         drop_last: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        device: torch.device | str | None = None,
+        retry_s: float = 60.0,
+        cache: str | PathLike[str] | RangeCache | None = None,
+        cache_bytes: int = 50 * 10**9,
     ) -> None:
         if batch_size < 1 or threads < 1 or prefetch < 0:
             msg = (
                 "batch_size and threads must be at least 1 and prefetch at least 0; got "
                 f"{batch_size}, {threads}, {prefetch}."
             )
+            raise PlanError(msg)
+        if (rank is None) != (world_size is None):
+            msg = "rank and world_size are given together, or neither."
             raise PlanError(msg)
         self.plan = plan
         self.batch_size = batch_size
@@ -73,7 +93,41 @@ class PatchStream:
         self.prefetch = prefetch
         self.threads = threads
         self.drop_last = drop_last
-        self._open = lru_cache(_OPEN_ROIS)(self._reader)
+        self.device = None if device is None else torch.device(device)
+        self._ranks = None if rank is None or world_size is None else (rank, world_size)
+        self.cache = (
+            cache if cache is None or isinstance(cache, RangeCache)
+            else RangeCache(cache, cache_bytes)
+        )  # fmt: skip
+        self._source = RangeReader(retry_s=retry_s, cache=self.cache)
+        self._readers = Readers(plan)
+        self._start = 0
+        self._given = 0
+        # said now, not when training has begun
+        share(0, order(plan.roi_index[:0], plan.top[:0], **self._how)[0], **self.ranks)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave opened ROIs behind: another process opens its own."""
+        state = dict(self.__dict__)
+        state["_source"] = RangeReader(retry_s=self._source.retry_s, cache=self.cache)
+        state["_readers"] = Readers(self.plan)
+        return state
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked of the storage so far."""
+        return self._source.traffic
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Rank and world size."""
+        if self._ranks is not None:
+            rank, world_size = self._ranks
+        elif torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        else:
+            rank, world_size = 0, 1
+        return {"rank": rank, "world_size": world_size}
 
     @property
     def sampler(self) -> PatchStream:
@@ -86,81 +140,116 @@ class PatchStream:
         return
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration."""
+        """Choose the order of the next iteration; one that is resumed keeps its place."""
+        if epoch != self.epoch:
+            self._start = 0
         self.epoch = epoch
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream is: how many batches of which epoch were given out."""
+        return {
+            "version": _STATE_VERSION,
+            "plan": self.plan.fingerprint,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "shuffle": self.shuffle,
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
+            "world_size": self.ranks["world_size"],
+            "batches": self._given,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another stream of the same plan was.
+
+        The next iteration gives exactly the batches that were still to come. The number of ranks
+        may be another one where no batch of the epoch was given yet, or all were; prefetch and
+        threads may always be.
+
+        Raises
+        ------
+        PlanError
+            If the state is of another plan or another order.
+        """
+        found = self.state_dict()
+        differ = [k for k in ("version", "plan", "seed", "shuffle") if state.get(k) != found[k]]
+        start = int(state.get("batches", 0))
+        if start:
+            several = ("batch_size", "drop_last", "world_size")
+            differ += [key for key in several if state.get(key) != found[key]]
+        if differ:
+            listed = ", ".join(f"{k} was {state.get(k)!r} and is {found[k]!r}" for k in differ)
+            msg = f"The stream cannot go on where another one was: {listed}."
+            raise PlanError(msg)
+        self.epoch = int(state["epoch"])
+        self._start = self._given = start
+
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        full, rest = divmod(len(self.plan), self.batch_size)
-        return full + (1 if rest and not self.drop_last else 0)
+        """Return the number of batches of an epoch, on this rank."""
+        size = len(self.plan)
+        ranks = self.ranks
+        mine = len(range(ranks["rank"], size, ranks["world_size"]))
+        if self.shuffle == "block":
+            mine = len(self._share(order(self.plan.roi_index, self.plan.top, **self._how)[1]))
+        return len(self._ends(mine))
 
     def __iter__(self) -> Iterator[MultimodalBatch]:
-        """Read one epoch; threads end with the iteration, also when it is left early."""
-        order = self.plan.order(shuffle=self.shuffle, seed=self.seed, epoch=self.epoch)
-        parts = iter(np.array_split(order, range(self.batch_size, len(order), self.batch_size)))
-        if self.drop_last:
-            parts = (part for part in parts if len(part) == self.batch_size)
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="flairhub-read")
-        waiting: deque[list[Future[Sample]]] = deque()
+        """Read one epoch, or what is left of it; threads end with the iteration."""
+        numbers, units = order(self.plan.roi_index, self.plan.top, **self._how)
+        mine = self._share(units)
+        numbers, units = numbers[mine], units[mine]
+        ends = self._ends(len(numbers))
+        start, self._start = self._start, 0
+        if start >= len(ends) > 0:
+            start = 0  # the epoch was complete
+        chosen = range(start, len(ends))
+        worker = get_worker_info()
+        if worker is not None:
+            chosen = chosen[worker.id :: worker.num_workers]
+        begins = [int(ends[n - 1]) if n else 0 for n in chosen]
+        parts = [slice(b, int(ends[n])) for b, n in zip(begins, chosen, strict=True)]
+        sizes = [part.stop - part.start for part in parts]
+        take = (
+            torch.cat([torch.arange(p.start, p.stop) for p in parts]).numpy() if parts else mine[:0]
+        )
+        self._given = start
+        pipeline = Pipeline(
+            self._readers,
+            self._source,
+            numbers[take],
+            units[take],
+            torch.tensor(sizes, dtype=torch.int64).cumsum(0).numpy(),
+            prefetch=self.prefetch,
+            threads=self.threads,
+        )
+        for batch in pipeline:
+            self._given += 1
+            yield self._placed(batch)
 
-        def submit(count: int) -> None:
-            for part in islice(parts, count):
-                waiting.append([pool.submit(self._read, int(number)) for number in part])
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"shuffle": self.shuffle, "seed": self.seed, "epoch": self.epoch}
 
-        try:
-            submit(self.prefetch + 1)
-            while waiting:
-                samples = [future.result() for future in waiting.popleft()]
-                submit(1)
-                yield collate(samples)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def _share(self, units: Any) -> Any:  # noqa: ANN401 - arrays of numbers
+        return share(len(self.plan), units, **self.ranks)
 
-    def _reader(self, index: int) -> RoiReader:
-        return RoiReader(self.plan, self.plan.rois[index])
+    def _ends(self, size: int) -> Any:  # noqa: ANN401 - an array of numbers
+        return batch_ends(
+            size,
+            batch_size=self.batch_size,
+            world_size=self.ranks["world_size"],
+            total=len(self.plan),
+            drop_last=self.drop_last,
+        )
 
-    def _read(self, number: int) -> Sample:
-        reader = self._open(int(self.plan.roi_index[number]))
-        return reader.read(self.plan.windows[number])
-
-
-def collate(samples: Sequence[Sample]) -> MultimodalBatch:
-    """Stack the samples of a batch; series are padded with zeros to the longest of them."""
-    first = samples[0]
-    days = {key: _pad([s.days[key] for s in samples]) for key in first.days}
-    lengths = {key: torch.tensor([len(s.days[key]) for s in samples]) for key in first.days}
-    inputs = {
-        key: (_pad if key in days else _stack)([s.inputs[key] for s in samples])
-        for key in first.inputs
-    }
-    labels = {key: _stack([s.labels[key] for s in samples]) for key in first.labels}
-    present = {key: torch.tensor([s.present[key] for s in samples]) for key in first.present}
-    return MultimodalBatch(inputs, labels, days, lengths, present, tuple(s.window for s in samples))
+    def _placed(self, batch: MultimodalBatch) -> MultimodalBatch:
+        if self.device is None or self.device.type == "cpu":
+            return batch
+        pinned = batch.pin_memory() if self.device.type == "cuda" else batch
+        return pinned.to(self.device)
 
 
-def _stack(arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))
-
-
-def _pad(arrays: Sequence[npt.NDArray[Any]]) -> Tensor:
-    longest = max(1, *map(len, arrays))
-    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    return torch.from_numpy(padded)
-
-
-def stream(
-    plan: PatchPlan,
-    *,
-    batch_size: int = 4,
-    shuffle: bool = False,
-    seed: int = 0,
-    epoch: int = 0,
-    prefetch: int = 2,
-    threads: int = 4,
-    drop_last: bool = False,
-) -> PatchStream:
+def stream(plan: PatchPlan, **options: Any) -> PatchStream:  # noqa: ANN401 - of PatchStream
     """Return the batches of a plan, to be iterated over as often as wanted.
 
     Parameters are those of `PatchStream`.
@@ -173,13 +262,4 @@ def stream(
         for batch in flairhub.stream(plan, batch_size=8, shuffle=True, seed=1):
             batch.inputs["aerial_rgbi"]  # (8, 4, 512, 512) uint8
     """
-    return PatchStream(
-        plan,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        epoch=epoch,
-        prefetch=prefetch,
-        threads=threads,
-        drop_last=drop_last,
-    )
+    return PatchStream(plan, **options)

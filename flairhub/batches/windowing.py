@@ -17,7 +17,7 @@ from flairhub.errors import PlanError
 from flairhub.grids import PATCH_SIDE_M, RoiGrid, common_step
 from flairhub.modalities import Modality
 
-_TOLERANCE = 1e-6
+TOLERANCE = 1e-6
 
 
 def lattice_step(modalities: Sequence[Modality], **lengths: float) -> float:
@@ -41,7 +41,7 @@ def lattice_step(modalities: Sequence[Modality], **lengths: float) -> float:
     step = common_step(m.resolution_m for m in modalities)
     for name, length in lengths.items():
         steps = length / step
-        if round(steps) >= 1 and abs(steps - round(steps)) < _TOLERANCE:
+        if round(steps) >= 1 and abs(steps - round(steps)) < TOLERANCE:
             continue
         worst = max(modalities, key=lambda m: _off(length / m.resolution_m))
         low = max(1, int(steps)) * step
@@ -86,8 +86,8 @@ def corners(
         return np.empty((0, 2))
     rows, columns = (starts(n, size, stride) for n in (lattice.height, lattice.width))
     found = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    first = np.floor(found * step / PATCH_SIDE_M + _TOLERANCE).astype(int)
-    last = np.ceil((found + size) * step / PATCH_SIDE_M - _TOLERANCE).astype(int)
+    first = np.floor(found * step / PATCH_SIDE_M + TOLERANCE).astype(int)
+    last = np.ceil((found + size) * step / PATCH_SIDE_M - TOLERANCE).astype(int)
     # sums over any rectangle of patches from one cumulative table
     table = np.pad(usable.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     (y0, x0), (y1, x1) = first.T, last.T

@@ -8,6 +8,7 @@ other scheme goes to fsspec.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 from flairhub.errors import NotInStoreError
+from flairhub.store.profiles import s3_options
 
 _OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https")
+_S3_SCHEMES = ("s3", "s3a")
 _MEMORY: dict[str, dict[str, Any]] = {}
 
 
@@ -186,6 +189,14 @@ def is_storage_error(error: BaseException) -> bool:
     return isinstance(error, OSError | BaseError)
 
 
+def storage_reason(error: BaseException) -> str:
+    """Return in a line what went wrong: of object storage's answer, its code and its words."""
+    text = str(error).strip()
+    line = text.partition("\n")[0].partition("<?xml")[0].rstrip(".: ")
+    told = [re.search(f"<{tag}>([^<]+)</{tag}>", text) for tag in ("Code", "Message")]
+    return ": ".join([line, *(found[1].rstrip(".") for found in told if found)])
+
+
 def open_file(url: str) -> IO[bytes]:
     """Open a path or URL for reading bytes."""
     if "://" not in url:
@@ -207,7 +218,8 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     """
     _serve_object_storage()
     try:
-        return cast("tuple[Any, str]", url_to_fs(url))
+        options = s3_options() if url.partition("://")[0] in _S3_SCHEMES else {}
+        return cast("tuple[Any, str]", url_to_fs(url, **options))
     except (ValueError, ImportError) as error:
         msg = f"{url} is no place that can be read: {error}"
         raise NotInStoreError(msg) from error
@@ -237,7 +249,7 @@ def resolve(
         ``<root>/D012-2019.zarr`` or ``<root>``: a local path, a URL, or a `Location` as it is.
     storage_options
         Passed to obstore's ``from_url`` (or fsspec); credentials otherwise come from the
-        environment.
+        environment and, for S3, from profiles: see `flairhub.store.profiles`.
     read_only
         False for converters.
 
@@ -245,6 +257,8 @@ def resolve(
     ------
     NotInStoreError
         If a local path that is to be read does not exist.
+    ConfigError
+        If the AWS profile that the environment names cannot be used.
     """
     if isinstance(url, Location):
         return url
@@ -265,6 +279,8 @@ def resolve(
     if scheme in _OBSTORE_SCHEMES:
         from obstore.store import from_url
 
+        if scheme in _S3_SCHEMES:
+            options = s3_options() | options
         return Location(ObjectStore(from_url(base, **options), read_only=read_only), name)
     store = FsspecStore.from_url(base, storage_options=options, read_only=read_only)
     return Location(store, name)

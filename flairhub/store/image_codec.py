@@ -20,6 +20,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Self
 
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from zarr.abc.codec import ArrayBytesCodec
@@ -28,7 +29,7 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON, parse_named_configuration
 from zarr.registry import register_codec
 
-from flairhub.errors import MissingExtraError, StoreLayoutError
+from flairhub.errors import StoreLayoutError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -76,8 +77,6 @@ class WebpCodec(ArrayBytesCodec):
 
         Raises
         ------
-        MissingExtraError
-            If imagecodecs is not installed.
         StoreLayoutError
             If WebP cannot hold the chunk.
         """
@@ -99,8 +98,6 @@ class WebpCodec(ArrayBytesCodec):
 
         Raises
         ------
-        MissingExtraError
-            If imagecodecs is not installed.
         ValueError
             If the bytes are damaged.
         """
@@ -140,33 +137,20 @@ def _encode_image(bands: Pixels) -> bytes:
     if channels == 4:
         image[..., 3] -= image[..., 1]
     # lossless in imagecodecs is also exact: colours survive where alpha is 0
-    encoded = _imagecodecs().webp_encode(image, level=_QUALITY, method=_METHOD, lossless=True)
+    encoded = imagecodecs.webp_encode(image, level=_QUALITY, method=_METHOD, lossless=True)
     return bytes(encoded)
 
 
 def _decode_image(data: bytes, bands: int) -> Pixels:
     """Return the bands ``(bands, y, x)`` of one WebP file."""
     # an alpha that is 255 everywhere is not written, but asked for
-    image = _imagecodecs().webp_decode(data, hasalpha=bands == 4)
+    image = imagecodecs.webp_decode(data, hasalpha=bands == 4)
     if bands == 1:
         return np.ascontiguousarray(image[None, ..., 1])
     pixels: Pixels = np.ascontiguousarray(image[..., :bands].transpose(2, 0, 1))
     if bands == 4:
         pixels[3] += pixels[1]
     return pixels
-
-
-def _imagecodecs() -> Any:  # noqa: ANN401 - a module
-    """Import imagecodecs when pixels are wanted: metadata can be read without it."""
-    try:
-        import imagecodecs
-    except ImportError as error:
-        msg = (
-            f"The codec {NAME} of the profile 'archive' needs imagecodecs, which is not installed: "
-            "pip install 'flairhub[archive]'."
-        )
-        raise MissingExtraError(msg) from error
-    return imagecodecs
 
 
 register_codec(NAME, WebpCodec)

@@ -63,7 +63,7 @@ def open_roi(
     """
     store = resolve(url, storage_options=storage_options)
     group = _open_group(store, roi)
-    _check_format(dict(group.attrs), store / roi)
+    check_format(dict(group.attrs), store / roi)
     tree = {"/": xr.Dataset(attrs=dict(group.attrs))}
     children = dict(group.groups())
     for name, (modality, *_) in groups().items():
@@ -103,7 +103,8 @@ def _near(store: Location, roi: str) -> str:
     return did_you_mean(roi, known) if roi not in known else "The table of ROIs lists it, though."
 
 
-def _check_format(attributes: Mapping[str, Any], place: Location) -> None:
+def check_format(attributes: Mapping[str, Any], place: Location) -> None:
+    """Refuse a ROI of another layout; raises `StoreLayoutError`."""
     found = str(attributes.get("flairhub:format", "none"))
     if found.split(".")[0] != FORMAT_VERSION.split(".")[0]:
         msg = f"{place} has store format {found}; this version of flairhub reads {FORMAT_VERSION}."

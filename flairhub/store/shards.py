@@ -1,0 +1,210 @@
+"""One sharded array, read window by window: which bytes a window needs, and its pixels of them.
+
+A shard's index is read once and kept. It lies at the shard's end, so that one request brings it
+without knowing the shard's size; a shard that is hardly larger than its index, such as a snow mask,
+comes whole with it.
+
+References
+----------
+Zarr v3 core specification, ``zarr-specs.readthedocs.io/en/latest/v3``: sharding_indexed.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from flairhub.errors import ReadError, StoreLayoutError
+from flairhub.grids import Window
+from flairhub.store.access import Location
+from flairhub.store.chunks import ABSENT, ChunkCodec
+from flairhub.store.ranges import Body, ByteRange, Reads
+
+Pixels = npt.NDArray[Any]
+
+TAIL_BYTES = 16 * 1024
+"""What is read of a shard's end at least; chunks that come with it cost no request."""
+
+ATTEMPTS = 3
+"""How often bytes are asked for whose checksum is wrong; the storage may hold them right."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPart:
+    """What a window takes of one chunk.
+
+    Parameters
+    ----------
+    data
+        The chunk's bytes where they came with the index, else None.
+    where
+        Where its bytes lie, if the shard holds it and `data` is None.
+    source, target
+        Rows and columns in the chunk, and in the window.
+    """
+
+    data: bytes | None
+    where: ByteRange | None
+    source: tuple[slice, slice]
+    target: tuple[slice, slice]
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """Where a shard's chunks lie: offset and length, shape ``(rows, columns, 2)``."""
+
+    place: Location
+    chunks: npt.NDArray[np.uint64]
+    e_tag: str | None
+    tail: bytes
+    tail_begins: int
+
+
+class ShardedArray:
+    """An array whose chunks hold all but its last two dimensions whole.
+
+    Parameters
+    ----------
+    place
+        The array.
+    metadata
+        Its ``zarr.json``.
+
+    Raises
+    ------
+    StoreLayoutError
+        If the array is not laid out so.
+    """
+
+    def __init__(self, place: Location, metadata: Mapping[str, Any]) -> None:
+        self.place = place
+        self.codec = codec = _codec(json.dumps({**metadata, "attributes": {}}))
+        self.shape: tuple[int, ...] = tuple(metadata["shape"])
+        self.fill = np.array(metadata["fill_value"], codec.dtype)
+        if codec.shape[:-2] != self.shape[:-2] or len(self.shape) < 2:
+            msg = f"Chunks of {place} have the shape {codec.shape}, the array {self.shape}."
+            raise StoreLayoutError(msg)
+        encoding = metadata["chunk_key_encoding"]
+        separator = encoding.get("configuration", {}).get("separator", "/")
+        self._separator: str = separator
+        self._first = separator.join(["c", *("0" for _ in self.shape[:-2])])
+        self._indexes: dict[tuple[int, int], _Index | None] = {}
+
+    def parts(self, window: Window) -> Reads[list[ChunkPart]]:
+        """Return what a window takes of which chunks, after reading the indexes it needs."""
+        rows, columns = self.codec.chunks_per_shard[-2:]
+        height, width = self.codec.shape[-2:]
+        down = list(_overlaps(window.row, window.height, height))
+        across = list(_overlaps(window.column, window.width, width))
+        numbers = [(y, x) for (y, *_), (x, *_) in product(down, across)]
+        yield from self._load({(y // rows, x // columns) for y, x in numbers})
+        found = []
+        for (y, from_y, to_y), (x, from_x, to_x) in product(down, across):
+            index = self._indexes[y // rows, x // columns]
+            data, where = None, None
+            if index is not None:
+                offset, size = (int(n) for n in index.chunks[y % rows, x % columns])
+                begin = offset - index.tail_begins
+                if offset == ABSENT:
+                    pass
+                elif begin >= 0:
+                    data = index.tail[begin : begin + size]
+                else:
+                    where = ByteRange(index.place, offset, offset + size, index.e_tag)
+            found.append(ChunkPart(data, where, (from_y, from_x), (to_y, to_x)))
+        return found
+
+    def assemble(
+        self, parts: Sequence[ChunkPart], data: Sequence[bytes | memoryview | None], out: Pixels
+    ) -> None:
+        """Fill a window with what its chunks hold.
+
+        Parameters
+        ----------
+        parts
+            From `parts`.
+        data
+            The bytes of each; None where the shard lacks the chunk.
+        out
+            The window, shape ``(..., height, width)`` and of the array's dtype.
+
+        Raises
+        ------
+        ValueError
+            If bytes are not those of the chunk.
+        """
+        for part, found in zip(parts, data, strict=True):
+            target = out[(..., *part.target)]
+            if found is None:
+                target[...] = self.fill
+            elif target.shape == self.codec.shape and target.flags.c_contiguous:
+                self.codec.decode(found, target)
+            else:
+                target[...] = self.codec.decode(found)[(..., *part.source)]
+
+    def _load(self, shards: set[tuple[int, int]]) -> Reads[None]:
+        """Read the indexes that are not known yet."""
+        missing = sorted(shards - self._indexes.keys())
+        size = max(self.codec.index_bytes, TAIL_BYTES)
+        for attempt in range(ATTEMPTS):
+            wanted = [ByteRange(self._shard(*k), start=-size, attempt=attempt) for k in missing]
+            bodies = (yield wanted) if wanted else ()
+            failed = []
+            for key, one, body in zip(missing, wanted, bodies, strict=True):
+                try:
+                    self._indexes[key] = self._parse(one.place, body)
+                except ValueError:
+                    failed.append(key)
+            missing = failed
+        if missing:
+            msg = (
+                f"The index of {self._shard(*missing[0])} is damaged: its checksum does not fit. "
+                "`flairhub verify --checksums` tells what else is."
+            )
+            raise ReadError(msg)
+
+    def _parse(self, place: Location, body: Body) -> _Index | None:
+        """Return the index, None where there is no shard; raises `ValueError` at a damaged one."""
+        if body.data is None:
+            return None
+        data = bytes(body.data)
+        size = self.codec.index_bytes
+        index = data[-size:-4]
+        if len(data) < size or struct.unpack("<I", data[-4:])[0] != google_crc32c.value(index):
+            raise ValueError
+        chunks = np.frombuffer(index, "<u8").reshape(*self.codec.chunks_per_shard[-2:], 2)
+        held = chunks[chunks[..., 0] != ABSENT]
+        ends = int(held.sum(axis=1).max(initial=0))  # chunks and index leave no gap
+        begins = max(0, ends + size - len(data))
+        if len(held) and int(held[:, 0].max()) >= begins:
+            return _Index(place, chunks, body.e_tag, data[:-size], begins)
+        return _Index(place, chunks.copy(), body.e_tag, b"", ends)
+
+    def _shard(self, row: int, column: int) -> Location:
+        return self.place / f"{self._first}{self._separator}{row}{self._separator}{column}"
+
+
+@lru_cache(maxsize=4096)
+def _codec(metadata: str) -> ChunkCodec:
+    """Share a codec among the arrays of like ROIs: making one takes as long as a small read."""
+    return ChunkCodec(json.loads(metadata))
+
+
+def _overlaps(start: int, length: int, size: int) -> Iterator[tuple[int, slice, slice]]:
+    """Yield the chunks along one axis: number, part of the chunk, part of the window."""
+    for number in range(start // size, -(-(start + length) // size)):
+        low, high = max(start, number * size), min(start + length, (number + 1) * size)
+        yield (
+            number,
+            slice(low - number * size, high - number * size),
+            slice(low - start, high - start),
+        )
