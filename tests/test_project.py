@@ -127,8 +127,8 @@ def imported(folder: Path) -> dict[str, set[str]]:
     [
         ("converters", {"convert"}),
         ("catalog", {"catalog"}),
-        ("flairhub", {"train", "explore", "archive"}),
-        ("flairhub/store", {"archive"}),
+        ("flairhub", {"train", "explore"}),
+        ("flairhub/store", set()),
         ("flairhub/config", set()),
     ],
 )

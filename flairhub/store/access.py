@@ -11,7 +11,7 @@ import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
@@ -28,24 +28,36 @@ from flairhub.store.profiles import s3_options
 
 _OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https")
 _S3_SCHEMES = ("s3", "s3a")
+_SECRETS = re.compile(r"(?<=://)[^/@]*@|[?#].*")
 _MEMORY: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in a Zarr store: the store object and a key prefix without slashes at its ends."""
+    """A place in a Zarr store.
+
+    Parameters
+    ----------
+    store
+        The store object.
+    path
+        A key or its beginning, without slashes at its ends.
+    url
+        Of the store, for messages: without user, password and query.
+    """
 
     store: Store
     path: str = ""
+    url: str = field(default="", compare=False)
 
     def __truediv__(self, name: str) -> Location:
         """Return the place `name` below this one."""
-        return Location(self.store, f"{self.path}/{name}".strip("/"))
+        return Location(self.store, f"{self.path}/{name}".strip("/"), self.url)
 
     @property
     def parent(self) -> Location:
         """The place one level up."""
-        return Location(self.store, self.path.rpartition("/")[0])
+        return Location(self.store, self.path.rpartition("/")[0], self.url)
 
     @property
     def name(self) -> str:
@@ -53,8 +65,8 @@ class Location:
         return self.path.rpartition("/")[2]
 
     def __str__(self) -> str:
-        """Return a form for messages; stores print no credentials."""
-        return f"{self.store}/{self.path}".rstrip("/")
+        """Return a form for messages, without credentials."""
+        return f"{self.url or self.store}/{self.path}".rstrip("/")
 
     @property
     def _file(self) -> Path | None:
@@ -281,6 +293,7 @@ def resolve(
 
         if scheme in _S3_SCHEMES:
             options = s3_options() | options
-        return Location(ObjectStore(from_url(base, **options), read_only=read_only), name)
+        made = ObjectStore(from_url(base, **options), read_only=read_only)
+        return Location(made, name, _SECRETS.sub("", base))
     store = FsspecStore.from_url(base, storage_options=options, read_only=read_only)
-    return Location(store, name)
+    return Location(store, name, _SECRETS.sub("", base))

@@ -34,7 +34,7 @@ Pixels = npt.NDArray[Any]
 TAIL_BYTES = 16 * 1024
 """What is read of a shard's end at least; chunks that come with it cost no request."""
 
-ATTEMPTS = 3
+ATTEMPTS = 6
 """How often bytes are asked for whose checksum is wrong; the storage may hold them right."""
 
 
