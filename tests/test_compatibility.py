@@ -178,6 +178,7 @@ def test_no_signal_is_zero_and_radar_stays_linear() -> None:
     )
     found = IgnPreparation({"sentinel1_asc_ts": ("VV",)})(batch)
     assert found.inputs["sentinel1_asc_ts"].flatten().tolist() == pytest.approx([0.01, 1, 0, 0])
+    assert batch.inputs["sentinel1_asc_ts"].isnan().any()  # the batch itself stays as it is
 
 
 def test_other_bands_need_their_own_statistics() -> None:
