@@ -32,7 +32,7 @@ from converters.tables import drop_tables, read_receipts, write_tables
 from flairhub.errors import ConversionError, FlairHubError, NotInStoreError, SourceDataError
 from flairhub.ids import DomainId
 from flairhub.modalities import Modality, family
-from flairhub.store.access import Location, is_storage_error, resolve
+from flairhub.store.access import Location, is_storage_error, resolve, storage_reason
 from flairhub.store.codecs import codecs
 from flairhub.store.layout import store_name
 from flairhub.store.tables import read_table
@@ -174,7 +174,7 @@ def _target_errors(place: Location) -> Iterator[None]:
         if not is_storage_error(error):
             raise
         msg = (
-            f"{place} cannot be written: {_first_line(error)}. What is finished is kept; "
+            f"{place} cannot be written: {storage_reason(error)}. What is finished is kept; "
             "run the same command again when that is mended."
         )
         raise ConversionError(msg) from error
@@ -310,7 +310,3 @@ def _count(report: ConversionReport, source: RoiSource, outcome: Outcome) -> Non
         report.notes.append(f"{source.where}: {some}, such as {absent[0]}")
     if outcome.gaps:
         report.notes.append(f"{source.where}: {outcome.gaps} cells of its lattice have no patch")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from flairhub.errors import SourceDataError
-from flairhub.store.access import filesystem_of, open_file
+from flairhub.errors import FlairHubError, SourceDataError
+from flairhub.store.access import filesystem_of, is_storage_error, open_file, storage_reason
 
 MAX_MEMBER_BYTES = 8 * 2**30
 """What a member of a zip may grow to; none of FLAIR-HUB's comes near."""
@@ -56,15 +56,11 @@ class SourceFile:
         SourceDataError
             If it cannot be read, or a zip's member does not have its checksum.
         """
-        try:
+        with _faults(self):
             if self.member:
                 return _zip(self.url).read(self.member)
             with open_file(self.url) as handle:
                 return handle.read()
-        except (OSError, EOFError, KeyError, RuntimeError, NotImplementedError) as error:
-            raise _unreadable(self, error) from error
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise _unreadable(self, error) from error
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -75,10 +71,8 @@ class SourceFile:
         SourceDataError
             If it cannot be opened.
         """
-        try:
+        with _faults(self):
             handle = _zip(self.url).open(self.member) if self.member else open_file(self.url)
-        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-            raise _unreadable(self, error) from error
         with handle:
             yield handle
 
@@ -155,13 +149,16 @@ class RawTree:
 
     def _list(self, path: str) -> list[dict[str, Any]]:
         try:
-            if not self._fs.isdir(path):
-                msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
-                raise SourceDataError(msg)
-            return list(self._fs.ls(path, detail=True))
-        except OSError as error:
-            msg = f"{self.root} cannot be listed: {error}"
+            found = list(self._fs.ls(path, detail=True)) if self._fs.isdir(path) else None
+        except Exception as error:  # obstore has errors of its own
+            if not is_storage_error(error):
+                raise
+            msg = f"{self.root} cannot be listed: {storage_reason(error)}."
             raise SourceDataError(msg) from error
+        if found is None:
+            msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
+            raise SourceDataError(msg)
+        return found
 
 
 def _scan(place: str, prefix: str) -> list[tuple[str, SourceFile]]:
@@ -221,9 +218,21 @@ def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _unreadable(file: SourceFile, error: Exception) -> SourceDataError:
-    msg = (
-        f"{file} cannot be read ({error}): it is damaged, cut short or out of reach. "
-        "Fetch it again, or remove it to record it as absent."
-    )
-    return SourceDataError(msg)
+_FAULTS = (EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+@contextmanager
+def _faults(file: SourceFile) -> Iterator[None]:
+    """Say what to do about a file that cannot be read."""
+    try:
+        yield
+    except FlairHubError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, _FAULTS) or is_storage_error(error)):
+            raise
+        msg = (
+            f"{file} cannot be read ({storage_reason(error)}): it is damaged, cut short or out of "
+            "reach. Fetch it again, or remove it to record it as absent."
+        )
+        raise SourceDataError(msg) from error

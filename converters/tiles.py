@@ -14,7 +14,9 @@ from flairhub.store.layout import ArraySpec
 
 def as_stored(pixels: npt.NDArray[np.generic], spec: ArraySpec) -> npt.NDArray[np.generic]:
     """Return raw pixels ``(dates, bands, y, x)`` with the dimensions of a store array."""
-    chosen = pixels[:, list(spec.bands)]
+    first, last = spec.bands[0], spec.bands[-1]
+    # bands that follow each other are all that there are: no copy
+    chosen = pixels[:, first : last + 1]
     if "time" not in spec.dims:
         chosen = chosen[0]
     if spec.modality.kind is Kind.MASK or (spec.modality.is_label and len(spec.bands) == 1):

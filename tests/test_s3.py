@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from email.message import Message
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -25,8 +29,9 @@ from converters.flairhub_tree import FlairHubTree
 from converters.lock import domain_lock
 from converters.verify import verify
 from flairhub.cli import run
-from flairhub.errors import ConversionError, SourceDataError
-from flairhub.store.access import resolve
+from flairhub.errors import ConfigError, ConversionError, SourceDataError
+from flairhub.store.access import open_file, resolve
+from flairhub.store.profiles import s3_options
 from tests.trees import snapshot
 
 BUCKET = "cubes"
@@ -169,6 +174,7 @@ class Flaky(BaseHTTPRequestHandler):
     every = 7
     requests = 0
     failed = 0
+    late = 0.0
     modes: ClassVar[tuple[int, ...]] = (500, 503, 0)
     lock = threading.Lock()
 
@@ -180,7 +186,9 @@ class Flaky(BaseHTTPRequestHandler):
             number = Flaky.requests
             broken = self.every and number % self.every == 0
             Flaky.failed += bool(broken)
-        if broken:
+        if broken and self.late:
+            time.sleep(self.late)
+        elif broken:
             mode = self.modes[(number // self.every) % len(self.modes)]
             if mode:
                 self.send_response(mode)
@@ -207,7 +215,8 @@ class Flaky(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # who asked may have given up
+                self.wfile.write(body)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
 
@@ -218,6 +227,7 @@ class Flaky(BaseHTTPRequestHandler):
 @pytest.fixture
 def flaky(server: str) -> Iterator[str]:
     Flaky.behind, Flaky.requests, Flaky.failed = server, 0, 0
+    Flaky.every, Flaky.late = 7, 0.0
     found = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
     found.daemon_threads = True
     threading.Thread(target=found.serve_forever, daemon=True).start()
@@ -239,3 +249,160 @@ def test_errors_of_the_server_are_ridden_out(
     assert Flaky.failed > 30, "the server did not fail"
     assert verify(FlairHubTree(domain_tree), root).passed
     assert contents(s3, "flaky/") == domain_store
+
+
+def test_a_server_that_answers_late_is_asked_again(
+    domain_tree: Path,
+    domain_store: dict[str, bytes],
+    s3: Client,
+    flaky: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(monkeypatch, flaky)
+    monkeypatch.setenv("AWS_TIMEOUT", "600ms")
+    Flaky.every, Flaky.late = 40, 1.5
+    root = f"s3://{BUCKET}/late"
+    convert(FlairHubTree(domain_tree), root, workers=1)
+    assert Flaky.failed > 4, "the server was never late"
+    monkeypatch.undo()
+    assert contents(s3, "late/") == domain_store
+
+
+def test_a_server_that_never_answers_is_given_up(
+    domain_tree: Path, s3: Client, flaky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert s3
+    use(monkeypatch, flaky)
+    Flaky.every, Flaky.late = 1, 1.0
+    soon = timedelta(milliseconds=10)
+    backoff = {"init_backoff": soon, "max_backoff": 5 * soon, "base": 2}
+    place = resolve(
+        f"s3://{BUCKET}/never",
+        storage_options={
+            "client_options": {"timeout": "200ms", "allow_http": True},
+            "retry_config": {"max_retries": 3, "backoff": backoff},
+        },
+        read_only=False,
+    )
+    with pytest.raises(ConversionError, match=r"after 3 retries.*run the same command again"):
+        convert(FlairHubTree(domain_tree), place)
+    assert Flaky.requests == 4, "asked once, and three times again"
+
+
+@pytest.fixture
+def guarded(server: str) -> Iterator[None]:
+    """The server knows nobody: every key is wrong."""
+
+    def allow(actions: str) -> None:
+        url, headers = f"{server}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        urlopen(Request(url, actions.encode(), headers, method="POST")).close()
+
+    allow("0")
+    yield
+    allow("inf")
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_wrong_key_says_so_at_once(
+    domain_tree: Path,
+    flaky: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    request.getfixturevalue("guarded")
+    use(monkeypatch, flaky)
+    Flaky.every = 0
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-shown")
+    assert run(["convert", str(domain_tree), f"s3://{BUCKET}/guarded", "--workers", "1"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "403 Forbidden: InvalidAccessKeyId: The AWS Access Key Id you provided" in error
+    assert "not-to-be-shown" not in error
+    assert Flaky.requests == 1, "asking again does not make a key right"
+    with pytest.raises(SourceDataError, match=r"guarded-raw cannot be listed: .* 403 Forbidden"):
+        FlairHubTree(f"s3://{BUCKET}/guarded-raw")
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two profiles in files, and nothing about AWS in the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = other\naws_secret_access_key = other\n"
+        "[archive]\naws_access_key_id = keeper\naws_secret_access_key = its%secret\n"
+    )
+    (tmp_path / "config").write_text(
+        f"[profile archive]\nregion = us-east-1\nendpoint_url = {server}\n"
+        "[profile office]\nsso_start_url = https://example.org\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "archive")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_profile_is_enough(
+    domain_tree: Path, domain_store: dict[str, bytes], request: pytest.FixtureRequest, s3: Client
+) -> None:
+    request.getfixturevalue("profiles")
+    assert boto3.Session().get_credentials().access_key == "keeper"
+    found = s3_options()
+    assert found["config"]["aws_access_key_id"] == "keeper"
+    assert found["config"]["aws_secret_access_key"] == "its%secret"
+    root = f"s3://{BUCKET}/by-profile"
+    convert(FlairHubTree(domain_tree), root, workers=1)
+    assert contents(s3, "by-profile/") == domain_store
+    with open_file(f"{root}/{next(iter(domain_store))}") as handle:
+        assert handle.read() == next(iter(domain_store.values()))
+    assert "secret" not in f"{resolve(root)} {resolve(root)!r}"
+
+
+@pytest.mark.usefixtures("profiles")
+def test_the_environment_goes_before_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://example.org")
+    assert boto3.Session().get_credentials().access_key == "testing"
+    assert s3_options() == {}
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert s3_options()["config"].keys() == {"aws_access_key_id", "aws_secret_access_key"}
+
+
+@pytest.mark.usefixtures("profiles")
+def test_without_a_name_the_default_profile_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_PROFILE")
+    assert s3_options()["config"]["aws_access_key_id"] == "other"
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert s3_options() == {}
+
+
+def test_a_profile_that_cannot_be_used_says_why(
+    profiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "archiv")
+    with pytest.raises(ConfigError, match=r"AWS_PROFILE is 'archiv'\. Did you mean 'archive'"):
+        resolve(f"s3://{BUCKET}/x")
+    monkeypatch.setenv("AWS_PROFILE", "office")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ConfigError, match=r"'office' holds no keys .* pip install boto3"):
+        resolve(f"s3://{BUCKET}/x")
+    (profiles / "credentials").write_text("aws_secret_access_key = its%secret\n")
+    with pytest.raises(ConfigError, match="credentials cannot be read as AWS profiles") as caught:
+        resolve(f"s3://{BUCKET}/x")
+    assert "its%secret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("profiles")
+def test_profiles_without_keys_are_left_to_boto3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"Version": 1, "AccessKeyId": "made", "SecretAccessKey": "secret"}
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    with (tmp_path / "config").open("a") as file:
+        file.write(f"[profile made]\ncredential_process = cat {tmp_path / 'keys.json'}\n")
+    monkeypatch.setenv("AWS_PROFILE", "made")
+    provider = s3_options()["credential_provider"]
+    assert provider()["access_key_id"] == "made"

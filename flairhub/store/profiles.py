@@ -1,9 +1,9 @@
-"""AWS profiles, for obstore, which reads only the environment: keys, region and endpoint from files.
+"""AWS profiles, for obstore, which reads only the environment: keys, region, endpoint from files.
 
 As in every AWS tool, what stands in the environment goes first, then the profile named by
-``AWS_PROFILE`` (or ``default``) in ``~/.aws/credentials`` and ``~/.aws/config``, or in the files that
-``AWS_SHARED_CREDENTIALS_FILE`` and ``AWS_CONFIG_FILE`` name. Profiles that hold no keys but a way
-to get them (SSO, a role, a process) are left to boto3, where it is installed.
+``AWS_PROFILE`` (or ``default``) in ``~/.aws/credentials`` and ``~/.aws/config``, or in the files
+that ``AWS_SHARED_CREDENTIALS_FILE`` and ``AWS_CONFIG_FILE`` name. Profiles that hold no keys but a
+way to get them (SSO, a role, a process) are left to boto3, where it is installed.
 
 References
 ----------
