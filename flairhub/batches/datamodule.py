@@ -40,6 +40,9 @@ class FlairDataModule(LightningDataModule):
                 bands=config.bands,
                 window_m=config.window_m,
                 stride_m=stride_m,
+                dates=config.dates,
+                max_cloud=config.max_cloud,
+                classes=config.classes if split == config.train_split else None,
             )
         return self._plans[split]
 
@@ -67,13 +70,20 @@ class FlairDataModule(LightningDataModule):
     def _stream(
         self, plan: PatchPlan, *, shuffle: bool = False, drop_last: bool = False
     ) -> PatchStream:
-        config = self.config
+        config, trainer = self.config, self.trainer
+        ranks = {}
+        if trainer is not None:
+            ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         return stream(
             plan,
             batch_size=config.batch_size,
-            shuffle=shuffle,
+            shuffle="block" if shuffle and config.shuffle == "block" else shuffle,
             seed=self.seed,
             prefetch=config.prefetch,
             threads=config.threads,
             drop_last=drop_last,
+            retry_s=config.retry_s,
+            cache=config.cache,
+            cache_bytes=config.cache_bytes,
+            **ranks,
         )

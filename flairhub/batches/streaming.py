@@ -23,7 +23,7 @@ _STATE_VERSION = 1
 class PatchStream(IterableDataset[MultimodalBatch]):
     """Batches of a plan; every iteration is an epoch.
 
-    Pixels come in the store's dtype; `flairhub.batches.prepare` makes them float32 on the device.
+    Pixels come in the store's dtype; `flairhub.preparation` makes them float32 on the device.
     The stream reads ahead in threads of its own and needs no `torch.utils.data.DataLoader`; inside
     one (``DataLoader(stream, batch_size=None)``, started with spawn) each worker makes its part of
     the batches.
@@ -142,7 +142,7 @@ class PatchStream(IterableDataset[MultimodalBatch]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration; one that is resumed keeps its place."""
         if epoch != self.epoch:
-            self._start = 0
+            self._start = self._given = 0
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,14 +157,15 @@ class PatchStream(IterableDataset[MultimodalBatch]):
             "drop_last": self.drop_last,
             "world_size": self.ranks["world_size"],
             "batches": self._given,
+            "of": len(self),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another stream of the same plan was.
 
-        The next iteration gives exactly the batches that were still to come. The number of ranks
-        may be another one where no batch of the epoch was given yet, or all were; prefetch and
-        threads may always be.
+        The next iteration gives exactly the batches that were still to come: none, where the epoch
+        was complete. The number of ranks and the size of a batch may be others where no batch of
+        the epoch was given yet, or all were; prefetch and threads may always be.
 
         Raises
         ------
@@ -174,7 +175,8 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         found = self.state_dict()
         differ = [k for k in ("version", "plan", "seed", "shuffle") if state.get(k) != found[k]]
         start = int(state.get("batches", 0))
-        if start:
+        complete = start >= int(state.get("of", 0))
+        if start and not complete:
             several = ("batch_size", "drop_last", "world_size")
             differ += [key for key in several if state.get(key) != found[key]]
         if differ:
@@ -182,7 +184,7 @@ class PatchStream(IterableDataset[MultimodalBatch]):
             msg = f"The stream cannot go on where another one was: {listed}."
             raise PlanError(msg)
         self.epoch = int(state["epoch"])
-        self._start = self._given = start
+        self._start = self._given = len(self) if start and complete else start
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, on this rank."""
@@ -200,8 +202,6 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         numbers, units = numbers[mine], units[mine]
         ends = self._ends(len(numbers))
         start, self._start = self._start, 0
-        if start >= len(ends) > 0:
-            start = 0  # the epoch was complete
         chosen = range(start, len(ends))
         worker = get_worker_info()
         if worker is not None:

@@ -72,16 +72,46 @@ class DataConfig(Section):
     )
     batch_size: int = Field(default=4, ge=1, description="Windows in a batch.")
     threads: int = Field(default=4, ge=1, le=256, description="Threads that read and decode.")
-    prefetch: int = Field(default=2, ge=0, le=64, description="Batches prepared ahead.")
+    prefetch: int = Field(default=16, ge=0, le=4096, description="Windows read ahead.")
+    shuffle: Literal["global", "block"] = Field(
+        default="global",
+        description="Order of training windows: any after any other, or neighbours read together, "
+        "which needs a fraction of the requests.",
+    )
+    dates: dict[str, tuple[str | None, str | None]] = Field(
+        default_factory=dict,
+        description="First and last day by modality, such as `[2021-04-01, 2021-09-30]`; series "
+        "are cut to them, images of other days left out.",
+    )
+    max_cloud: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Largest mean cloud percentage of the dates of Sentinel-2 that are read.",
+    )
+    classes: dict[str, dict[str, Fraction]] = Field(
+        default_factory=dict,
+        description="Least share of classes, by class set and name, in the patches that are "
+        "trained on.",
+    )
+    retry_s: Positive = Field(
+        default=60.0, description="Seconds for which object storage that fails is asked again."
+    )
+    cache: str | None = Field(
+        default=None, description="Folder on a local disk that keeps parts of remote objects."
+    )
+    cache_bytes: int = Field(
+        default=50 * 10**9, ge=0, description="What that folder may take, bytes."
+    )
 
     @field_validator("root")
     @classmethod
     def _resolve_root(cls, root: str, info: ValidationInfo) -> str:
         return root if "://" in root else _resolve(root, info)
 
-    @field_validator("statistics")
+    @field_validator("statistics", "cache")
     @classmethod
-    def _resolve_statistics(cls, path: str | None, info: ValidationInfo) -> str | None:
+    def _resolve_path(cls, path: str | None, info: ValidationInfo) -> str | None:
         return None if path is None else _resolve(path, info)
 
     @field_validator("domains")

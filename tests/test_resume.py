@@ -1,0 +1,186 @@
+"""A stream goes on exactly where it was: other threads, other depth, another process."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from flairhub import PatchPlan
+from flairhub.batches.batch import MultimodalBatch
+from flairhub.batches.datamodule import FlairDataModule
+from flairhub.batches.order import Shuffle
+from flairhub.batches.plan import PatchWindow
+from flairhub.batches.streaming import PatchStream, stream
+from flairhub.config import DataConfig
+from flairhub.errors import PlanError
+
+Seen = list[tuple[PatchWindow, ...]]
+
+
+@pytest.fixture(scope="module")
+def plan(store_root: Path) -> PatchPlan:
+    return PatchPlan.build(store_root, modalities=["spot_rgbi"], window_m=51.2, labels=())
+
+
+def _windows(batches: Sequence[MultimodalBatch]) -> Seen:
+    return [batch.windows for batch in batches]
+
+
+@pytest.mark.parametrize("shuffle", [False, True, "block"])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_resumes_at_any_batch(plan: PatchPlan, shuffle: Shuffle, world_size: int) -> None:
+    read: list[PatchWindow] = []
+    for rank in range(world_size):
+        how = {"batch_size": 5, "shuffle": shuffle, "rank": rank, "world_size": world_size}
+        whole = _windows(list(stream(plan, **how, seed=3, epoch=2)))
+        read += [window for batch in whole for window in batch]
+        for stop in {1, len(whole) // 2, len(whole) - 1}:
+            first = stream(plan, **how, seed=3, epoch=2, prefetch=3, threads=1)
+            batches = iter(first)
+            begun = _windows([next(batches) for _ in range(stop)])
+            state = pickle.loads(pickle.dumps(first.state_dict()))
+            batches.close()  # type: ignore[attr-defined]
+            second = stream(plan, **how, seed=3, prefetch=40, threads=3)
+            second.load_state_dict(state)
+            assert begun + _windows(list(second)) == whole
+            second.set_epoch(3)
+            other = _windows(list(stream(plan, **how, seed=3, epoch=3)))
+            assert _windows(list(second)) == other, "the next epoch is whole"
+    assert len(read) == len(set(read)) == len(plan)
+
+
+def test_ranks_may_change_between_epochs(plan: PatchPlan) -> None:
+    alone = stream(plan, batch_size=4, shuffle=True, rank=0, world_size=1)
+    next(iter(alone))
+    state = alone.state_dict()
+    with pytest.raises(PlanError, match="world_size was 1 and is 2"):
+        stream(plan, batch_size=4, shuffle=True, rank=0, world_size=2).load_state_dict(state)
+    list(alone)
+    complete = alone.state_dict()
+    alone.set_epoch(1)
+    for state in (complete, alone.state_dict()):
+        read = []
+        for rank in range(2):
+            part = stream(plan, batch_size=4, shuffle=True, rank=rank, world_size=2)
+            part.load_state_dict(state)
+            if state is complete:
+                assert not list(part), "nothing was still to come"
+            part.set_epoch(1)
+            read += [w for batch in part for w in batch.windows]
+        assert len(read) == len(set(read)) == len(plan)
+
+
+def test_another_plan_or_order_is_refused(plan: PatchPlan, store_root: Path) -> None:
+    state = stream(plan, shuffle=True).state_dict()
+    other = PatchPlan.build(store_root, modalities=["aerial_rgbi"], window_m=51.2, labels=())
+    with pytest.raises(PlanError, match="plan was"):
+        stream(other, shuffle=True).load_state_dict(state)
+    with pytest.raises(PlanError, match="seed was 0 and is 1"):
+        stream(plan, shuffle=True, seed=1).load_state_dict(state)
+
+
+def test_workers_of_a_dataloader_share_the_batches(plan: PatchPlan) -> None:
+    whole = stream(plan, batch_size=16, shuffle=True, seed=2)
+    expected = _windows(list(whole))
+    loader = DataLoader(
+        whole, batch_size=None, num_workers=2, multiprocessing_context="spawn", collate_fn=_same
+    )
+    assert _windows(list(loader)) == expected
+
+
+def _same(batch: Any) -> Any:  # noqa: ANN401 - as torch has it
+    return batch
+
+
+class Recorder(lightning.LightningModule):
+    """Learns nothing, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.seen: Seen = []
+
+    def training_step(self, batch: MultimodalBatch, number: int) -> torch.Tensor:
+        self.seen.append(batch.windows)
+        return self.layer(torch.ones(1, 1)).sum()  # type: ignore[no-any-return]
+
+    def validation_step(self, batch: MultimodalBatch, number: int) -> None:
+        """Read, as runs do between epochs."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def _trainer(folder: Path, every: int) -> lightning.Trainer:
+    saved = ModelCheckpoint(folder, every_n_train_steps=every, save_top_k=-1, filename="{step}")
+    return lightning.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[saved],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice, and torch's on Lightning
+@pytest.mark.parametrize("every", [2, 3])
+def test_lightning_resumes_inside_an_epoch(store_root: Path, tmp_path: Path, every: int) -> None:
+    config = DataConfig(
+        root=str(store_root), modalities=("spot_rgbi",), batch_size=4, window_m=51.2
+    )
+    whole = Recorder()
+    _trainer(tmp_path / "whole", every).fit(whole, FlairDataModule(config, seed=4))
+    per_epoch = len(whole.seen) // 3
+    assert per_epoch > 3
+    assert len({*whole.seen}) > per_epoch, "epochs differ"
+    for checkpoint in (tmp_path / "whole").glob("step=*.ckpt"):
+        step = int(checkpoint.stem.removeprefix("step="))
+        resumed = Recorder()
+        _trainer(tmp_path / "more", 1000).fit(
+            resumed, FlairDataModule(config, seed=4), ckpt_path=str(checkpoint), weights_only=False
+        )
+        assert whole.seen[:step] + resumed.seen == whole.seen, checkpoint.name
+
+
+INTERRUPTED = """
+import sys, time
+from flairhub import PatchPlan, stream
+plan = PatchPlan.build(sys.argv[1], modalities=["spot_rgbi", "aerial_rgbi"])
+batches = stream(plan, batch_size=1)
+print("ready", flush=True)
+while True:
+    for batch in batches:
+        time.sleep(0.01)
+"""
+
+
+def test_ctrl_c_ends_it(store_root: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(store_root)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130, 1)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_streams_travel_to_other_processes(plan: PatchPlan) -> None:
+    first = stream(plan, batch_size=8, shuffle=True)
+    expected = _windows(list(first))
+    copy: PatchStream = pickle.loads(pickle.dumps(first))
+    assert _windows(list(copy)) == expected
