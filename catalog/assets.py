@@ -23,6 +23,7 @@ Counts = Mapping[str, Sequence[int]]
 _SENSORS: Mapping[str, Json] = {
     "spot_rgbi": {"constellation": "spot", "instruments": ["naomi"]},
     "sentinel2_ts": {"constellation": "sentinel-2", "instruments": ["msi"]},
+    "flair_sentinel2_ts": {"constellation": "sentinel-2", "instruments": ["msi"]},
     "sentinel1_asc_ts": {"constellation": "sentinel-1", "instruments": ["c-sar"]},
     "sentinel1_desc_ts": {"constellation": "sentinel-1", "instruments": ["c-sar"]},
 }
@@ -72,7 +73,11 @@ def group_definition(modalities: Sequence[Modality]) -> Json:
 
 
 def group_asset(
-    modalities: Sequence[Modality], roi: RoiGrid, days: Sequence[date], counts: Counts
+    modalities: Sequence[Modality],
+    roi: RoiGrid,
+    days: Sequence[date],
+    counts: Counts,
+    area: Grid | None = None,
 ) -> Json:
     """Return the asset of a modality group of one ROI, all but its address.
 
@@ -86,9 +91,11 @@ def group_asset(
         Acquisition dates of a series in the order of its time axis, or of the patches' images.
     counts
         Goes into the classes of label assets.
+    area
+        The grid of a group that is not cut in patches.
     """
     main = modalities[0]
-    grid = roi.grid(main.resolution_m)
+    grid = area or roi.grid(main.resolution_m)
     return {
         **_described(
             modalities, [_band(m, i, b, counts) for m in modalities for i, b in enumerate(m.bands)]
@@ -98,7 +105,7 @@ def group_asset(
         "proj:transform": list(grid.transform),
         "proj:bbox": list(grid.extent.bbox),
         "cube:dimensions": _dimensions(main, grid, days),
-        "cube:variables": _variables(modalities, roi, len(days)),
+        "cube:variables": _variables(modalities, roi, len(days), area),
     }
 
 
@@ -225,10 +232,10 @@ def _dimensions(modality: Modality, grid: Grid, days: Sequence[date]) -> Json:
     return found
 
 
-def _variables(modalities: Sequence[Modality], roi: RoiGrid, dates: int) -> Json:
+def _variables(modalities: Sequence[Modality], roi: RoiGrid, dates: int, area: Grid | None) -> Json:
     found: Json = {}
     for m in modalities:
-        for spec in array_specs(m, roi, dates):
+        for spec in array_specs(m, roi, dates, area):
             mask = m.kind is Kind.MASK
             found[spec.name] = {
                 "type": "data",

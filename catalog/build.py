@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from catalog.collection import collection, root_catalog
 from catalog.facts import read_facts
+from catalog.families import FAMILIES
 from catalog.geoparquet import write_items
 from catalog.items import roi_item
-from catalog.terms import CATALOG_FILE, CATALOG_ID, COLLECTION_FILE, TABLE_FILE, Json, item_file
+from catalog.terms import CATALOG_FILE, COLLECTION_FILE, TABLE_FILE, Json, item_file
 from flairhub.errors import CatalogError, NotInStoreError
 from flairhub.ids import DomainId
 from flairhub.store.access import Location, resolve
@@ -146,7 +147,9 @@ def _replaceable(target: Path) -> bool:
         found = json.loads((target / CATALOG_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.get("id") == CATALOG_ID
+    return isinstance(found, dict) and found.get("id") in {
+        one.catalog_id for one in FAMILIES.values()
+    }
 
 
 def _write(items: list[Json], folder: Path) -> None:
@@ -157,7 +160,7 @@ def _write(items: list[Json], folder: Path) -> None:
     whole = collection(items)
     write_items(items, whole, folder / TABLE_FILE)
     _dump(whole, folder / COLLECTION_FILE)
-    _dump(root_catalog(), folder / CATALOG_FILE)
+    _dump(root_catalog(items), folder / CATALOG_FILE)
 
 
 def _dump(document: Json, path: Path) -> None:

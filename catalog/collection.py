@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from catalog.assets import group_definition, patches_definition, roi_definition
+from catalog.families import Family, family_of
 from catalog.terms import (
     CATALOG_FILE,
-    CATALOG_ID,
     CLASSIFICATION,
     COLLECTION_FILE,
-    COLLECTION_ID,
     EO,
     PARQUET_TYPE,
     PROJECTION,
@@ -26,27 +25,6 @@ from catalog.terms import (
 from flairhub.modalities import Modality, family
 from flairhub.store.conventions import LICENCE
 from flairhub.store.layout import groups
-
-_DOI = "10.48550/arXiv.2506.07080"
-
-_CITATION = (
-    "Garioud, A., Giordano, S., David, N., Gonthier, N. (2025). FLAIR-HUB: Large-scale Multimodal "
-    "Dataset for Land Cover and Crop Mapping. arXiv:2506.07080."
-)
-
-_DESCRIPTION = """\
-FLAIR-HUB as Zarr datacubes: aerial and historical images, elevation, SPOT, Sentinel-1 and
-Sentinel-2 series, land-cover and crop labels of regions of interest (ROIs) all over France.
-
-One item is one ROI. Its assets are groups of the store of its domain (one department in one year),
-one a modality; `roi` is all of them as one tree. The range of an item spans all acquisitions but
-the historical images of 1947-1965, whose dates are on their asset; `datetime` is that of the aerial
-image. Days begin at midnight UTC, since no times are published.
-
-Fields of the prefix `flairhub`: `patches` counts the 102.4 m squares present, `splits` counts them
-by fold and split, `classes` gives the percentage of labelled pixels by class, `cloud_percent` and
-`snow_percent` the mean Sentinel-2 probabilities over dates and patches, `clear_dates` the number of
-dates with a mean cloud probability under 10 %, `acquisitions` the length of each series."""
 
 _PROVIDERS = [
     {
@@ -64,23 +42,23 @@ _LICENCE_TEXT = "https://www.etalab.gouv.fr/licence-ouverte-open-licence/"
 def collection(items: Sequence[Json]) -> Json:
     """Return the collection of `items`, which must not be empty; links are sorted by item."""
     ordered = sorted(items, key=lambda item: str(item["id"]))
+    one = _family(ordered)
+    (doi, citation), *others = one.papers
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
         "stac_extensions": [PROJECTION, RASTER, ZARR, EO, CLASSIFICATION, SCIENTIFIC],
-        "id": COLLECTION_ID,
-        "title": "FLAIR-HUB datacubes",
-        "description": _DESCRIPTION,
-        "keywords": [
-            "FLAIR-HUB", "IGN", "France", "land cover", "crops", "aerial", "elevation", "SPOT",
-            "Sentinel-1", "Sentinel-2", "time series", "zarr", "datacube", "semantic segmentation",
-        ],
+        "id": one.key,
+        "title": f"{one.title} datacubes",
+        "description": one.description,
+        "keywords": list(one.keywords),
         "license": LICENCE["license"],
         "providers": _PROVIDERS,
         "extent": _extent(ordered),
         "summaries": _summaries(ordered),
-        "sci:doi": _DOI,
-        "sci:citation": _CITATION,
+        "sci:doi": doi,
+        "sci:citation": citation,
+        **({"sci:publications": [{"doi": d, "citation": c} for d, c in others]} if others else {}),
         "item_assets": {
             "roi": roi_definition(),
             **{group: group_definition(members) for group, members in _groups(ordered).items()},
@@ -96,23 +74,31 @@ def collection(items: Sequence[Json]) -> Json:
                 "roles": ["collection-mirror"],
             }
         },
-        "links": [*_collection_links(), *map(_item_link, ordered)],
+        "links": [*_collection_links(one), *map(_item_link, ordered)],
     }  # fmt: skip
 
 
 def _groups(items: Sequence[Json]) -> dict[str, tuple[Modality, ...]]:
     """Return the groups that a ROI of this family of datasets can have as assets."""
-    keys = (key for item in items for key in item["properties"]["flairhub:modalities"])
-    return groups(m for m in family(keys) if not m.is_area)
+    return groups(family(_modalities(items)))
 
 
-def root_catalog() -> Json:
+def _modalities(items: Sequence[Json]) -> list[str]:
+    return [key for item in items for key in item["properties"]["flairhub:modalities"]]
+
+
+def _family(items: Sequence[Json]) -> Family:
+    return family_of(_modalities(items))
+
+
+def root_catalog(items: Sequence[Json]) -> Json:
     """Return the root catalogue, in which the collections of later steps find their place."""
+    one = _family(items)
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
-        "id": CATALOG_ID,
-        "title": "FLAIR-HUB",
+        "id": one.catalog_id,
+        "title": one.title,
         "description": "What a folder of flairhub stores holds.",
         "links": [
             {"rel": "root", "href": f"./{CATALOG_FILE}", "type": "application/json"},
@@ -120,7 +106,7 @@ def root_catalog() -> Json:
                 "rel": "child",
                 "href": f"./{COLLECTION_FILE}",
                 "type": "application/json",
-                "title": "FLAIR-HUB datacubes",
+                "title": f"{one.title} datacubes",
             },
         ],
     }
@@ -158,12 +144,12 @@ def _summaries(items: Sequence[Json]) -> Json:
     return {name: values for name, values in found.items() if values}
 
 
-def _collection_links() -> list[Json]:
+def _collection_links(one: Family) -> list[Json]:
     return [
         {"rel": "root", "href": f"./{CATALOG_FILE}", "type": "application/json"},
         {"rel": "parent", "href": f"./{CATALOG_FILE}", "type": "application/json"},
         {"rel": "license", "href": _LICENCE_TEXT, "title": "Licence Ouverte / Open Licence 2.0"},
-        {"rel": "cite-as", "href": LICENCE["references"]},
+        *({"rel": "cite-as", "href": f"https://doi.org/{doi}"} for doi, _ in one.papers),
     ]
 
 

@@ -17,7 +17,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from flairhub.errors import StoreLayoutError
-from flairhub.grids import CRS, RoiGrid
+from flairhub.grids import CRS, Grid, RoiGrid
 from flairhub.ids import DomainId, RoiId
 from flairhub.modalities import Modality, family
 from flairhub.store.layout import groups, table_name
@@ -27,6 +27,7 @@ from flairhub.store.tables import (
     SPLITS,
     classes_column,
     date_column,
+    grid_column,
     has_column,
     times_column,
 )
@@ -66,6 +67,8 @@ class RoiFacts:
         The same in longitude and latitude.
     groups
         Store groups and the modalities present in each, the main one first.
+    areas
+        Grids of those that are not cut in patches.
     patches
         Number of patches.
     patches_with
@@ -87,6 +90,7 @@ class RoiFacts:
     outline: BaseGeometry
     footprint: BaseGeometry
     groups: Mapping[str, tuple[Modality, ...]]
+    areas: Mapping[str, Grid]
     patches: int
     patches_with: Mapping[str, int]
     days: Mapping[str, list[date]]
@@ -162,8 +166,9 @@ def _facts(
     footprint: BaseGeometry,
 ) -> RoiFacts:
     here = set(row["modalities"])
-    # a raster on a grid of its own is no asset: its extent is not the ROI's
-    present = [m for m in family(here) if m.key in here and not m.is_area]
+    areas = {m.group: _area(m, row) for m in family(here) if m.is_area}
+    # a raster on a grid of its own is an asset if the grid is known: older tables do not have it
+    present = [m for m in family(here) if m.key in here and areas.get(m.group, True)]
     members = groups(present)
     numbers = (int(row[n]) for n in ("rows", "columns", "first_row", "first_column"))
     return RoiFacts(
@@ -173,6 +178,7 @@ def _facts(
         outline=outline,
         footprint=footprint,
         groups=members,
+        areas={group: grid for group, grid in areas.items() if grid and group in members},
         patches=len(patches["cloud_percent"]),
         patches_with={key: sum(map(bool, patches[has_column(key)])) for key in here},
         days={group: _days(group, some[0], row, patches) for group, some in members.items()},
@@ -181,6 +187,15 @@ def _facts(
         clouds=_mean_by_date(patches["cloud_percent"]),
         snow=_mean_by_date(patches["snow_percent"]),
     )
+
+
+def _area(modality: Modality, row: Mapping[Any, Any]) -> Grid | None:
+    """Return the grid of a raster that is not cut in patches, where the table has it."""
+    found = row.get(grid_column(modality.group))
+    if found is None or isinstance(found, float):
+        return None
+    left, top, height, width = found
+    return Grid(left, top, modality.resolution_m, int(height), int(width))
 
 
 def _known(values: list[Any]) -> list[Any]:

@@ -10,11 +10,11 @@ from shapely.geometry import mapping
 
 from catalog.assets import group_asset, patches_definition, roi_definition
 from catalog.facts import RoiFacts
+from catalog.families import family_of
 from catalog.terms import (
     CATALOG_FILE,
     CLASSIFICATION,
     COLLECTION_FILE,
-    COLLECTION_ID,
     DATACUBE,
     EO,
     PROJECTION,
@@ -35,7 +35,7 @@ from flairhub.store.layout import store_name, table_name
 CLEAR_PERCENT = 10.0
 """A Sentinel-2 date counts as clear when its mean cloud probability over the ROI is below this."""
 
-_SHARES = ("cosia", "lpis_1")
+_SHARES = ("cosia", "lpis_1", "flair")
 """Class sets whose shares are item properties, to be searched for."""
 
 _REFERENCES = ("aerial_rgbi", "flair_aerial")
@@ -82,7 +82,7 @@ def roi_item(facts: RoiFacts, root: str) -> Json:
                 **patches_definition(),
             },
         },
-        "collection": COLLECTION_ID,
+        "collection": family_of(m.key for m in facts.modalities).key,
     }
 
 
@@ -160,8 +160,11 @@ def _shares(counts: Mapping[str, list[int]]) -> Json:
 
 
 def _group_asset(facts: RoiFacts, group: str, href: str) -> Json:
-    members = facts.groups[group]
-    asset = {"href": href, **group_asset(members, facts.grid, facts.days[group], facts.counts)}
+    members, area = facts.groups[group], facts.areas.get(group)
+    asset = {
+        "href": href,
+        **group_asset(members, facts.grid, facts.days[group], facts.counts, area),
+    }
     asset["flairhub:patches"] = facts.patches_with[members[0].key]
     if facts.clouds and any(b.name == "cloud" for m in members for b in m.bands):
         asset["flairhub:cloud_percent_by_date"] = facts.clouds

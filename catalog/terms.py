@@ -11,8 +11,6 @@ Json = dict[str, Any]
 """A JSON object under construction."""
 
 STAC_VERSION = "1.1.0"
-COLLECTION_ID = "flair-hub"
-CATALOG_ID = "flair-hub-catalog"
 
 ZARR_TYPE = "application/vnd.zarr; version=3"
 PARQUET_TYPE = "application/vnd.apache.parquet"

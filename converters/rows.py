@@ -23,6 +23,7 @@ from flairhub.store.tables import (
     DATED,
     classes_column,
     date_column,
+    grid_column,
     has_column,
     sha256_column,
     source_column,
@@ -143,10 +144,16 @@ class RoiRows:
         before = self.receipt.roi
         kept = {m.key for name in self.keep for m in groups()[name]}
         kept &= set(before.get("modalities", ()))
-        times = {k: v for k, v in before.items() if k.startswith(times_column(""))}
-        times |= {
+        told = (times_column(""), grid_column(""))
+        of_groups = {k: v for k, v in before.items() if k.startswith(told)}
+        of_groups |= {
             times_column(key): [str(day) for day in days]
             for key, days in self.source.times.items()
+            if key in groups()
+        }
+        of_groups |= {
+            grid_column(key): [area.grid.left, area.grid.top, area.grid.height, area.grid.width]
+            for key, area in self.source.areas.items()
             if key in groups()
         }
         return {
@@ -159,7 +166,7 @@ class RoiRows:
             **dict(zip(("left", "bottom", "right", "top"), grid.extent.bbox, strict=True)),
             "patches": len(self.patches),
             "modalities": [key for key in MODALITIES if key in kept or key in written],
-            **times,
+            **of_groups,
         }
 
 

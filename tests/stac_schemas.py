@@ -14,6 +14,7 @@ from catalog import terms
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string", "minLength": 1}
+_DOI: Schema = {"type": "string", "pattern": r"^10\.\d{4,9}/\S+$"}
 _POSITIVE: Schema = {"type": "number", "exclusiveMinimum": 0}
 _INSTANT: Schema = {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"}
 _INSTANT_OR_OPEN: Schema = {"anyOf": [_INSTANT, {"type": "null"}]}
@@ -115,8 +116,17 @@ _FIELDS: dict[str, dict[str, Schema]] = {
         "zarr:consolidated": {"type": "boolean"},
     },
     terms.SCIENTIFIC: {
-        "sci:doi": {"type": "string", "pattern": r"^10\.\d{4,9}/\S+$"},
+        "sci:doi": _DOI,
         "sci:citation": _TEXT,
+        "sci:publications": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {"doi": _DOI, "citation": _TEXT},
+                "additionalProperties": False,
+            },
+        },
     },
 }
 

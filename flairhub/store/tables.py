@@ -58,6 +58,14 @@ def times_column(group: str) -> str:
     return f"times_{group}"
 
 
+def grid_column(group: str) -> str:
+    """Return the ``rois`` column with the grid of a group that is not cut in patches.
+
+    Its values are left and top in metres, height and width in pixels.
+    """
+    return f"grid_{group}"
+
+
 DATED = tuple(m.key for m in MODALITIES.values() if m.dates_name and not m.temporal)
 """Single-date modalities for which IGN publishes an acquisition date."""
 
