@@ -104,14 +104,13 @@ class RawTree:
         self._zips: dict[str, str] = {}
         self.files_here: dict[str, SourceFile] = {}
         """Files that lie directly in the root, by name; zips are not among them."""
-        for entry in self._list(self._base):
-            name = _last(entry["name"])
-            if entry["type"] == "directory":
+        for name, is_folder, size in self._list(self._base):
+            if is_folder:
                 self._folders.add(name)
             elif name.lower().endswith(".zip"):
                 self._zips[name[:-4]] = self._url(name)
             else:
-                self.files_here[name] = SourceFile(self._url(name), int(entry["size"] or 0))
+                self.files_here[name] = SourceFile(self._url(name), size)
 
     @property
     def names(self) -> list[str]:
@@ -147,9 +146,18 @@ class RawTree:
     def _url(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}"
 
-    def _list(self, path: str) -> list[dict[str, Any]]:
+    def _list(self, path: str) -> list[tuple[str, bool, int]]:
+        """Return name, whether it is a folder, and size of what lies in a folder."""
         try:
-            found = list(self._fs.ls(path, detail=True)) if self._fs.isdir(path) else None
+            if not self._fs.isdir(path):
+                found = None
+            elif "://" not in self.root:  # fsspec would not follow links
+                found = [(e.name, e.is_dir(), e.stat().st_size) for e in os.scandir(path)]
+            else:
+                found = [
+                    (_last(entry["name"]), entry["type"] == "directory", int(entry["size"] or 0))
+                    for entry in self._fs.ls(path, detail=True)
+                ]
         except Exception as error:  # obstore has errors of its own
             if not is_storage_error(error):
                 raise

@@ -350,7 +350,7 @@ def read_json(file: SourceFile) -> dict[str, Any]:
     """Return a JSON object; raises `SourceDataError`."""
     try:
         found = json.loads(file.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{file} is not JSON ({error}): it is damaged or cut short. Fetch it again."
         raise SourceDataError(msg) from error
     if not isinstance(found, dict):

@@ -115,10 +115,11 @@ class Flair2Tree(Flair1Tree):
             # northings fall along the rows: mirrored, so that both axes are treated alike
             north.append((-y - row * SERIES.resolution_m, image, (row, column), (x, y)))
         if not west:
-            where = file or f"{self.tree.root}/{CENTROIDS_FILE}"
-            msg = f"{where} has no image of {zone.name}: its super-area has no georeference."
+            missing = file or f"{self.tree.root}/{CENTROIDS_FILE}"
+            msg = f"{missing} has no image of {zone.name}: its super-area has no georeference."
             raise SourceDataError(msg)
-        return Grid(_edge(west, zone), -_edge(north, zone), SERIES.resolution_m, height, width)
+        where = f"{file}, {zone.name}"
+        return Grid(_edge(west, where), -_edge(north, where), SERIES.resolution_m, height, width)
 
     @cached_property
     def _centroids(self) -> tuple[Mapping[str, object], SourceFile | None]:
@@ -150,7 +151,7 @@ _Told = tuple[float, str, tuple[int, int], tuple[float, float]]
 """Where an image puts an edge at most; its name, pixel and middle."""
 
 
-def _edge(told: Sequence[_Told], zone: Zone) -> float:
+def _edge(told: Sequence[_Told], where: str) -> float:
     """Return the edge of a super-area, which lies up to a pixel before where each image puts it.
 
     Of what all agree on the roundest number is taken: whole tens of metres, metres, decimetres.
@@ -164,7 +165,7 @@ def _edge(told: Sequence[_Told], zone: Zone) -> float:
             for _, image, pixel, middle in (first, last)
         )
         msg = (
-            f"{zone.name}: the super-area cannot have {both}: they put its edge "
+            f"{where}: the super-area cannot have {both}: they put its edge "
             f"{last[0] - first[0]:.1f} m apart, more than its pixels of {size:g} m."
         )
         raise SourceDataError(msg)

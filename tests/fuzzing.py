@@ -8,20 +8,28 @@ from __future__ import annotations
 import faulthandler
 import json
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from math import floor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from converters import rasters
 from converters.dates import parse_day, parse_series, read_columns
 from converters.files import RawTree, SourceFile
+from converters.flair2 import CENTROIDS_FILE, MASKS, SERIES, Flair2Tree
 from converters.flairhub_raw import DATE, DATES
-from converters.rasters import read_raster
+from converters.npy import read_area, read_shape
+from converters.rasters import read_grid, read_raster
+from converters.source import RoiSource
 from converters.splits import read_csv
-from flairhub.errors import FlairHubError
+from flairhub.errors import FlairHubError, SourceDataError
+from flairhub.grids import Grid
+from flairhub.ids import PatchId
 from flairhub.modalities import MODALITIES
 from flairhub.store.tables import FOLDS
 
@@ -67,7 +75,9 @@ def tiff(file: SourceFile) -> str:
     expected, grid = rasters._decode_any(file.read(), file, modality)
     bits = f"u{modality.numpy_dtype.itemsize}"
     same = np.array_equal(raster.pixels.reshape(expected.shape).view(bits), expected.view(bits))
-    return "" if same and raster.grid == grid else "other pixels or another place than GDAL's"
+    if same and raster.grid == grid == read_grid(file, modality):
+        return ""
+    return "other pixels or another place than GDAL's"
 
 
 def geopackage(file: SourceFile) -> str:
@@ -95,17 +105,63 @@ def archive(file: SourceFile) -> str:
     return ""
 
 
-READERS: dict[str, tuple[str, Callable[[SourceFile], str]]] = {
-    "tiff": ("*/*/*.tif", tiff),
-    "geopackage": ("*/*.gpkg", geopackage),
-    "csv": ("csv*/*.csv", table),
-    "zip": ("zips/*.zip", archive),
+def metadata(file: SourceFile) -> str:
+    """Read the dates and places of images beside the other files of the dataset."""
+    tree = Flair2Tree(Path(file.url).parent)
+    rois = [roi for domain in tree.domains() for roi in tree.rois(domain, tree.modalities)]
+    for problem in (roi.problem for roi in rois if roi.problem):
+        raise SourceDataError(problem)
+    table = json.loads(file.read())
+    for roi in rois:
+        for patch, image in roi.facts["image"].items():
+            if file.name != CENTROIDS_FILE:
+                day = roi.dates["flair_aerial"][patch]
+                if str(day) != str(table.get(image, {}).get("date")):
+                    return f"{image} has the date {day}"
+            elif f"{image}.tif" in table and table[f"{image}.tif"] != _pixel(roi, patch):
+                return f"{image} lies in the pixel {_pixel(roi, patch)}"
+    return ""
+
+
+def _pixel(roi: RoiSource, patch: PatchId) -> list[int]:
+    """Return the row and column of a super-area in which the middle of a patch lies."""
+    assert roi.lattice is not None
+    grid = roi.areas[SERIES.key].grid
+    left, bottom, right, top = roi.lattice.patch_extent(patch.row, patch.column).bbox
+    south, east = grid.top - (bottom + top) / 2, (left + right) / 2 - grid.left
+    return [floor(distance / grid.resolution) for distance in (south, east)]
+
+
+def series(file: SourceFile) -> str:
+    """Read the series of a super-area; what comes must be what NumPy loads."""
+    modality = SERIES if file.name.endswith("data.npy") else MASKS
+    dates, _, height, width = read_shape(file, modality)
+    found = read_area(file, modality, dates, Grid(0.0, 0.0, 10.0, height, width)).pixels
+    same = np.array_equal(found, np.load(file.url, allow_pickle=False))
+    return "" if same else "other numbers than NumPy's"
+
+
+class Reader(NamedTuple):
+    """How files of a kind are found and read; `sisters`: with what lies beside them."""
+
+    pattern: str
+    read: Callable[[SourceFile], str]
+    sisters: bool = False
+
+
+READERS = {
+    "tiff": Reader("*/*/*.tif", tiff),
+    "geopackage": Reader("*/*.gpkg", geopackage),
+    "csv": Reader("csv*/*.csv", table),
+    "zip": Reader("zips/*.zip", archive),
+    "json": Reader("flair/*.json", metadata, sisters=True),
+    "npy": Reader("flair/*/*/*/sen/*.npy", series),
 }
 
 
 def main(kind: str, folder: str, count: int, seed: int) -> None:
     """Damage and read `count` files; print a JSON object of what came of it."""
-    pattern, read = READERS[kind]
+    pattern, read, sisters = READERS[kind]
     files = sorted(Path(folder).glob(pattern))
     chance = random.Random(f"{kind} {seed}")
     outcomes = {"read": 0, "refused": 0}
@@ -115,6 +171,9 @@ def main(kind: str, folder: str, count: int, seed: int) -> None:
             original = chance.choice(files)
             path = Path(place) / str(number) / original.name
             path.parent.mkdir()
+            for other in original.parent.iterdir() if sisters else ():
+                if other != original:
+                    (path.parent / other.name).symlink_to(other)
             data = mutate(original.read_bytes(), chance)
             path.write_bytes(data)
             faulthandler.dump_traceback_later(SECONDS, exit=True)
@@ -130,7 +189,7 @@ def main(kind: str, folder: str, count: int, seed: int) -> None:
             except Exception as error:
                 faults.append(f"{number} {original.name}: {error!r}")
             faulthandler.cancel_dump_traceback_later()
-            path.unlink()
+            shutil.rmtree(path.parent)
     sys.stdout.write(json.dumps({**outcomes, "faults": faults}) + "\n")
 
 

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.fuzzing import READERS
+from tests.trees import copy_flair_domain
 
-COUNTS = {"tiff": 160, "geopackage": 40, "csv": 60, "zip": 60}
-MANY = {"tiff": 1500, "geopackage": 400, "csv": 300, "zip": 300}
+COUNTS = {"tiff": 160, "geopackage": 40, "csv": 60, "zip": 60, "json": 60, "npy": 80}
+MANY = {"tiff": 1500, "geopackage": 400, "csv": 300, "zip": 300, "json": 400, "npy": 600}
 
 
 @pytest.fixture(scope="module")
-def files(raw_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample, and some of it zipped."""
+def files(raw_tree: Path, flair2_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample, some of it zipped, and one domain of FLAIR#2."""
     folder = tmp_path_factory.mktemp("fuzz")
     for path in raw_tree.iterdir():
         (folder / path.name).symlink_to(path)
+    copy_flair_domain(flair2_tree, folder / "flair")
     (folder / "zips").mkdir()
     for name in sorted(p.name for p in raw_tree.glob("*_SPOT_RGBI")):
         with zipfile.ZipFile(folder / "zips" / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as out:
@@ -45,6 +47,11 @@ def _fuzz(kind: str, files: Path, count: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", READERS)
 def test_damaged_files(files: Path, kind: str) -> None:
     _fuzz(kind, files, COUNTS[kind], 1)
+
+
+def test_the_long_suite_damages_thousands() -> None:
+    assert sum(count for kind, count in MANY.items() if kind != "zip") >= 2000
+    assert READERS.keys() == COUNTS.keys() == MANY.keys()
 
 
 @pytest.mark.long

@@ -55,6 +55,19 @@ def test_a_folder_goes_before_the_zip_of_its_name(domain_tree: Path, tmp_path: P
     assert not any(file.member for file in files.values())
 
 
+def test_links_to_folders_and_files_are_followed(domain_tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    for path in domain_tree.iterdir():
+        (tmp_path / "links" / path.name).symlink_to(path)
+    linked, there = RawTree(tmp_path / "links"), RawTree(domain_tree)
+    assert linked.names == there.names
+    assert {n: f.size for n, f in linked.files_here.items()} == {
+        n: f.size for n, f in there.files_here.items()
+    }
+    for name in there.names:
+        assert linked.files(name).keys() == there.files(name).keys()
+
+
 def test_without_csvs_and_splits_everything_is_converted(domain_tree: Path, tmp_path: Path) -> None:
     tree = Path(shutil.copytree(domain_tree, tmp_path / "raw"))
     for path in [*tree.rglob("*.csv"), *tree.rglob("*SPLIT.gpkg")]:
