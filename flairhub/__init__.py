@@ -5,8 +5,9 @@ Everything here is loaded on first use, so that ``import flairhub`` stays light.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flairhub.lazy import attach
 
 if TYPE_CHECKING:
     from flairhub.batches.batch import MultimodalBatch
@@ -56,18 +57,4 @@ __all__ = [
     "stream",
 ]
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the module's own attributes, of any type
-    """Load a public name on first use (PEP 562)."""
-    home = _HOMES.get(name)
-    if home is None:
-        msg = f"module 'flairhub' has no attribute {name!r}"
-        raise AttributeError(msg)
-    value = getattr(import_module(f"flairhub.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
-    return sorted(__all__)
+__getattr__, __dir__ = attach(__name__, _HOMES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from flairhub.errors import UnknownNameError, WeightsSourceError
 from flairhub.models.hub import Address, HubFile, fetch, redact, registered, resolve_id
 from flairhub.models.zoo import CARDS
 from tests.hub_stand_in import Hub, Repository, commit_of, serve
+from tests.processes import run
 
 NAME = "IGNF/FLAIR-HUB_LC-A_IR_swinbase-upernet"
 OLD = {"model.safetensors": b"old weights", "README.md": b"a card"}
@@ -179,6 +182,22 @@ def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
         pass
     with pytest.raises(WeightsSourceError, match=f"Cannot fetch hf://{NAME}"):
         take(gone, tmp_path)
+
+
+def test_the_environment_chooses_the_hub(hub: Hub, tmp_path: Path) -> None:
+    """In a process of its own, since the client reads its environment when it is imported."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path)}
+    code = (
+        "import sys; from flairhub.models.hub import Address, fetch;"
+        "print(fetch(Address.parse(sys.argv[1])).sha256)"
+    )
+    words = (sys.executable, "-c", code, f"hf://{NAME}")
+    done = run(*words, env=environment)
+    assert done.stdout.strip() == hashlib.sha256(b"new weights").hexdigest(), done.stderr
+    hub.requests.clear()
+    done = run(*words, env={**environment, "HF_HUB_OFFLINE": "1"})
+    assert done.stdout.strip() == hashlib.sha256(b"new weights").hexdigest(), done.stderr
+    assert hub.requests == []
 
 
 def test_secrets_leave_texts() -> None:

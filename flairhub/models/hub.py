@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 from urllib.parse import unquote
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub.file_download import repo_folder_name
 
 from flairhub.errors import WeightsSourceError, did_you_mean
 from flairhub.models.zoo import CARDS, HubWeights, ModelCard, get_card
@@ -154,16 +155,17 @@ def fetch(
     """
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     offline = offline or constants.is_offline_mode() or _is_cached(address, cache)
-    try:
-        if offline:
-            commit = _cached_commit(address, cache)
-            names = _cached_names(address, commit, cache)
-        else:
-            api = huggingface_hub.HfApi(endpoint=endpoint)
+    if offline:
+        commit = _cached_commit(address, cache)
+        names = _cached_names(address, commit, cache)
+    else:
+        api = huggingface_hub.HfApi(endpoint=endpoint)
+        with _explained(address, offline=False):
             info = api.model_info(address.repository, revision=address.revision)
-            commit = info.sha or address.revision or constants.DEFAULT_REVISION
-            names = [s.rfilename for s in info.siblings or ()]
-        file = _choose(address, names)
+        commit = info.sha or address.revision or constants.DEFAULT_REVISION
+        names = [s.rfilename for s in info.siblings or ()]
+    file = _choose(address, names)
+    with _explained(address, offline=offline):
         path = huggingface_hub.hf_hub_download(
             address.repository,
             file,
@@ -172,8 +174,6 @@ def fetch(
             local_files_only=offline,
             endpoint=endpoint,
         )
-    except Exception as error:  # of whichever HTTP library the client's release uses
-        _explain(address, error, offline=offline)
     if not offline:
         _remember(address, commit, cache)
     pinned = Address(address.repository, commit, file)
@@ -209,10 +209,7 @@ def _choose(address: Address, names: Iterable[str]) -> str:
 
 
 def _folder(address: Address, cache: Path) -> Path:
-    name: str = huggingface_hub.file_download.repo_folder_name(
-        repo_id=address.repository, repo_type="model"
-    )
-    return cache / name
+    return cache / repo_folder_name(repo_id=address.repository, repo_type="model")
 
 
 def _is_cached(address: Address, cache: Path) -> bool:
@@ -283,25 +280,30 @@ def _verify(path: Path, address: Address, sha256: str | None) -> str:
     return found
 
 
-def _explain(address: Address, error: Exception, *, offline: bool) -> NoReturn:
-    """Raise what the user can act on; the client's messages go on only without secrets."""
-    if isinstance(error, WeightsSourceError):
-        raise error
+@contextmanager
+def _explained(address: Address, *, offline: bool) -> Iterator[None]:
+    """Turn errors of the hub's client into `WeightsSourceError`, without secrets."""
+    try:
+        yield
+    except Exception as error:  # of whichever HTTP library the client's release uses
+        raise WeightsSourceError(_explain(address, error, offline=offline)) from None
+
+
+def _explain(address: Address, error: Exception, *, offline: bool) -> str:
+    """Say what went wrong and what to do."""
     if isinstance(error, errors.GatedRepoError):
-        msg = (
+        return (
             f"{address.repository} is gated: accept its conditions on the hub, and give a token of "
             "your account in HF_TOKEN."
         )
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        msg = (
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
             f"The hub has no repository {address.repository}, or it is private: check the name; "
             "for a private one give a token in HF_TOKEN."
         )
-    elif isinstance(error, errors.RevisionNotFoundError):
-        msg = f"{address.repository} has no revision {address.revision!r}."
-    elif offline:
-        msg = _absent(address)
-    else:
-        reason = redact(str(error.__cause__ or error)).strip().splitlines()
-        msg = f"Cannot fetch {address}: {reason[0] if reason else type(error).__name__}"
-    raise WeightsSourceError(msg) from None
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{address.repository} has no revision {address.revision!r}."
+    if offline:
+        return _absent(address)
+    reason = redact(str(error.__cause__ or error)).strip().splitlines()
+    return f"Cannot fetch {address}: {reason[0] if reason else type(error).__name__}"

@@ -171,7 +171,7 @@ class _Matching:
         if found is None or found.shape != target.shape:
             self.plan.missing.append(name)
             return
-        self.plan.adapted[name] = f"from {origin}"
+        self.plan.adapted[name] = f"started from the decoder of {self.file_tasks[0]}"
         self.plan.values[name] = partial(_as_is, found)
 
     def _settle_window(self, name: str, found: Tensor, target: Tensor) -> None:

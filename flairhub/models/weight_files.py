@@ -70,10 +70,11 @@ def read_weights(path: str | Path) -> StateFile:
     except OSError as error:
         msg = f"Cannot read the weights {path}: {error.strerror or error}."
         raise CheckpointError(msg) from error
-    if head[:4] == _ZIP or head[:1] == _PICKLE:
-        return _read_torch(path)
+    # first, since the length that safetensors begin with may begin like a pickle
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
         return _read_safetensors(path)
+    if head[:4] == _ZIP or head[:1] == _PICKLE:
+        return _read_torch(path)
     raise CheckpointError(_describe_other(path, head))
 
 

@@ -1,4 +1,4 @@
-"""Weights into models: ``load`` and its report.
+"""Tensors into models, and the report of what became of each.
 
 Every tensor of the file and of the model is accounted for. What has no reason is an error that
 lists the names, and the model is left as it was.
@@ -6,9 +6,10 @@ lists the names, and the model is left as it was.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ class LoadReport:
         What wrappers had put before the file's names.
     revision, sha256
         Commit on the hub and digest of the file, for weights from there.
+    notes
+        What the file does not tell and was assumed.
     """
 
     source: str
@@ -68,6 +71,7 @@ class LoadReport:
     prefix: str = ""
     revision: str | None = None
     sha256: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Return dicts, lists and strings alone, for JSON."""
@@ -80,22 +84,11 @@ class LoadReport:
             ("adapted", self.adapted),
             ("freshly initialised", self.fresh),
             ("left over", self.left_over),
-            ("converted", self.converted),
         ):
-            if found is self.converted:
-                counts = dict(self.converted)
-            else:
-                counts = _count(str(reason) for reason in found.values())
-            for reason, number in counts.items():
-                lines.append(f"  {number} {what}: {reason}")
+            lines += [f"  {n} {what}: {reason}" for reason, n in Counter(found.values()).items()]
+        lines += [f"  {n} converted: {change}" for change, n in self.converted.items()]
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
-
-
-class Loaded(NamedTuple):
-    """A model and how it got its weights."""
-
-    model: nn.Module
-    report: LoadReport
 
 
 def load_state(
@@ -135,8 +128,7 @@ def load_state(
     targets = {name: state[full] for name, full in model_names.items()}
     _check_numbers(file, targets, source)
     plan = match(file, targets, rules or Rules(), file_bands=file_bands, model_bands=model_bands)
-    if not plan.fits:
-        raise WeightsError(_describe(plan, source), plan)
+    fit_or_raise(plan, source)
     converted: dict[str, int] = {}
     with torch.no_grad():
         for name, value in plan.values.items():
@@ -154,6 +146,12 @@ def load_state(
         converted=converted,
         prefix=prefix,
     )
+
+
+def fit_or_raise(plan: Plan, source: str) -> None:
+    """Raise `WeightsError`, with every name, unless a plan accounts for everything."""
+    if not plan.fits:
+        raise WeightsError(_describe(plan, source), plan)
 
 
 def _check_numbers(file: Mapping[str, Tensor], targets: Mapping[str, Tensor], source: str) -> None:
@@ -176,7 +174,7 @@ def _describe(plan: Plan, source: str) -> str:
     total = len(plan.loaded) + len(plan.adapted)
     lines = [f"{source} does not fit the model ({total} tensors would); nothing was loaded."]
     if plan.unfit:
-        lines.append(_list([f"{name}: {why}" for name, why in plan.unfit.items()], "\n  "))
+        lines.append("  " + _list([f"{name}: {why}" for name, why in plan.unfit.items()], "\n  "))
     if plan.missing:
         lines.append(f"Missing in the file: {_list(plan.missing)}.")
     if plan.unexpected:
@@ -191,15 +189,7 @@ def _describe(plan: Plan, source: str) -> str:
 def _list(names: Sequence[str], between: str = ", ") -> str:
     more = len(names) - _LISTED
     shown = between.join(names[:_LISTED])
-    shown = between + shown if between != ", " else shown
     return f"{shown} and {more} more (all are attributes of the error)" if more > 0 else shown
-
-
-def _count(reasons: Any) -> dict[str, int]:  # noqa: ANN401
-    result: dict[str, int] = {}
-    for reason in reasons:
-        result[reason] = result.get(reason, 0) + 1
-    return result
 
 
 def _type(tensor: Tensor) -> str:

@@ -288,7 +288,7 @@ _FLAIR_AERIAL = {"flair_aerial": get_modality("flair_aerial").band_names}
 _FLAIR_BOTH = {**_FLAIR_AERIAL, "flair_sentinel2_ts": _MSI}
 _BASELINE_NOTE = (
     "13 classes: values 13 to 19 of the masks count as one, other; scores are means over the "
-    "other twelve."
+    "other twelve. The licence is the dataset's."
 )
 _INC_NOTE = (
     "IGN also publishes this network with 15 classes, trained on FLAIR-INC; its card gives "

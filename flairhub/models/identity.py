@@ -78,6 +78,17 @@ class Identity:
     bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        options: IgnOptions,
+        bands: Mapping[str, tuple[str, ...]],
+        notes: tuple[str, ...] = (),
+    ) -> Identity:
+        """Return what options and bands are among the published models."""
+        card = _card(options)
+        return cls(options, card, _differences(options, card), bands, notes)
+
     @property
     def id(self) -> str | None:
         """Id of the published model, or None."""
@@ -173,15 +184,14 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
     options = IgnOptions(
         modalities=tuple(modalities.values()),
         tasks=tasks,
-        bands={k: n for k, n in channels.items() if n != len(BANDS[k])},
+        bands={k: n for k, n in channels.items() if n != len(BANDS.get(k, ()))},
         sizes={k: n for k, n in told.items() if n != get_modality(k).patch_px},
         aux=tuple(dict.fromkeys(modalities[name] for name in _auxiliary(shapes))),
         encoder=encoders[images[0]].name if images else SWIN_BASE,
         decoder=_decoder(shapes) if images else "upernet",
     )
-    bands, assumed = _bands(channels)
-    card = _card(options)
-    return Identity(options, card, _differences(options, card), bands, (*assumed, *notes))
+    bands = usual_bands(channels)
+    return Identity.of(options, bands, (*_untold_bands(channels, bands), *notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,20 +316,25 @@ def _decoder(shapes: Shapes) -> str:
     raise CheckpointError(msg)
 
 
-def _bands(channels: Mapping[str, int]) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Return the bands that so many channels are in IGN's configuration, and what was assumed."""
-    bands, notes = {}, []
+def usual_bands(channels: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    """Return the bands behind so many channels: IGN's choice, or all; nothing for other numbers."""
+    result = {}
     for key, number in channels.items():
-        for choice in (BANDS[key], get_modality(key).band_names):
+        for choice in (BANDS.get(key, ()), get_modality(key).band_names):
             if len(choice) == number:
-                bands[key] = choice
+                result[key] = choice
                 break
-        untold = f"{_UNTOLD}{key}"
+    return result
+
+
+def _untold_bands(
+    channels: Mapping[str, int], bands: Mapping[str, tuple[str, ...]]
+) -> Iterable[str]:
+    for key, number in channels.items():
         if key not in bands:
-            notes.append(f"{untold}: {number} channels are no known choice.")
+            yield f"{_UNTOLD}{key}: {number} channels are no known choice."
         elif bands[key] != get_modality(key).band_names:
-            notes.append(f"{untold}; taken as {', '.join(bands[key])}.")
-    return bands, notes
+            yield f"{_UNTOLD}{key}; taken as {', '.join(bands[key])}."
 
 
 def _card(options: IgnOptions) -> ModelCard | None:

@@ -1,0 +1,239 @@
+"""The commands ``flairhub models list``, ``show`` and ``import``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flairhub.models.zoo import CARDS, ModelCard, get_card
+
+if TYPE_CHECKING:
+    from flairhub.models.drawing import Drawn
+    from flairhub.models.identity import Identity
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    models = typer.Typer(
+        name="models", help="Published models: list, draw, import weights.", no_args_is_help=True
+    )
+    models.command("list")(list_models)
+    models.command("show")(show)
+    models.command("import")(import_weights)
+    app.add_typer(models)
+
+
+def list_models(as_json: AsJson = False) -> None:
+    """List the published models: inputs, parameters, published scores, licence."""
+    if as_json:
+        typer.echo(json.dumps([_plain(card) for card in CARDS.values()], indent=2))
+        return
+    table = Table(box=None)
+    table.add_column("id", no_wrap=True)
+    table.add_column("predicts")
+    table.add_column("from", min_width=17)
+    for name in ("million", "OA %", "mIoU %"):
+        table.add_column(name, justify="right")
+    table.add_column("licence", no_wrap=True)
+    for card in CARDS.values():
+        millions = card.parameters.published_millions
+        table.add_row(
+            card.id,
+            ", ".join(card.tasks),
+            ", ".join(card.modalities),
+            _number(millions),
+            _number(card.oa),
+            _number(card.miou),
+            card.licence,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("Scores as published; `flairhub models show ID` says where, and what disagrees.")
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="A published model, such as LC-A.")],
+    depth: Annotated[int, typer.Option(min=0, max=12, help="Levels of modules.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show a published model: what is known of it, and its modules with shapes and parameters."""
+    card = get_card(name)
+    drawn = _draw(card, depth)
+    if as_json:
+        content = {**_plain(card), "network": drawn.to_plain() if drawn else None}
+        typer.echo(json.dumps(content, indent=2))
+        return
+    console = Console(highlight=False)
+    _print_card(console, card)
+    if drawn:
+        console.print(_drawing(drawn))
+
+
+def import_weights(
+    file: Annotated[
+        str, typer.Argument(help="Safetensors, a Lightning checkpoint or state dict, or hf://...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Write them here in our format: NAME.safetensors.")
+    ] = None,
+    bands: Annotated[
+        list[str] | None,
+        typer.Option(help="Bands of a modality where the file does not tell: KEY=red,green,blue."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which published model and options weights fit; write them with their metadata."""
+    from flairhub.models.loading import open_source
+    from flairhub.models.saving import save
+
+    opened = open_source(file)
+    identity = opened.identify().with_bands(_parse_bands(bands or []))
+    saved = save(opened.tensors, out, identity, source=opened.name) if out else None
+    if as_json:
+        content = identity.to_plain()
+        if saved:
+            content |= {
+                "weights": str(saved.weights),
+                "item": str(saved.item),
+                "left_over": saved.plan.left_over,
+                "fresh": saved.plan.fresh,
+            }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    console = Console(highlight=False)
+    _print_identity(console, opened.name, identity)
+    if saved:
+        console.print(f"{len(saved.plan.loaded)} tensors: {saved.weights}", soft_wrap=True)
+        for name, why in saved.plan.left_over.items():
+            console.print(f"  left out {name}: {why}", soft_wrap=True)
+        console.print(f"STAC item: {saved.item}", soft_wrap=True)
+
+
+def _parse_bands(texts: list[str]) -> dict[str, list[str]]:
+    result = {}
+    for text in texts:
+        key, sign, names = text.partition("=")
+        if not sign or not names:
+            msg = f"expected KEY=BAND,BAND; got {text!r}"
+            raise typer.BadParameter(msg, param_hint="--bands")
+        result[key] = names.split(",")
+    return result
+
+
+def _plain(card: ModelCard) -> dict[str, Any]:
+    """Return a card as JSON has it."""
+    sizes, scores = card.parameters, card.scores
+    return {
+        "id": card.id,
+        "family": card.family,
+        "modalities": list(card.modalities),
+        "source_names": list(card.source_names),
+        "tasks": dict(zip(card.tasks, card.classes, strict=True)),
+        "bands": {key: list(names) for key, names in card.bands.items()},
+        "encoder": card.encoder,
+        "decoder": card.decoder,
+        "parameters": {name: getattr(sizes, name) for name in sizes.__slots__},
+        "scores": [{name: getattr(s, name) for name in s.__slots__} for s in scores],
+        "weights": [
+            {
+                "repository": w.repository,
+                "encoder": w.encoder,
+                "bands": {key: list(names) for key, names in w.bands.items()},
+                "revision": w.revision,
+                "sha256": w.sha256,
+            }
+            for w in card.weights
+        ],
+        "notes": list(card.notes),
+        "licence": card.licence,
+    }
+
+
+def _print_card(console: Console, card: ModelCard) -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("[bold]" + card.id, f"{card.family}, {card.licence}")
+    for key in card.modalities:
+        grid.add_row(key, ", ".join(card.bands[key]))
+    for task, classes in zip(card.tasks, card.classes, strict=True):
+        grid.add_row(f"to {task}", f"{classes} classes")
+    if card.encoder:
+        grid.add_row("network", f"{card.encoder}, {card.decoder}")
+    exact = card.parameters.all_no_aux
+    published = card.parameters.published_millions
+    sizes = [f"{published} million published"] if published else []
+    sizes += [f"{exact:,} without auxiliary decoders"] if exact else []
+    grid.add_row("parameters", "; ".join(sizes) or "not published")
+    for score in card.scores:
+        figures = [f"mIoU {score.miou}" + (f" ± {score.spread}" if score.spread else "")]
+        figures += [f"OA {score.oa}"] if score.oa is not None else []
+        setting = f" {score.setting}" if score.setting else ""
+        grid.add_row(score.test_set, f"{', '.join(figures)}{setting} ({score.source})")
+    for weights in card.weights:
+        grid.add_row("weights", f"hf://{weights.repository} ({weights.encoder})")
+    for note in card.notes:
+        grid.add_row("note", note)
+    console.print(grid)
+
+
+def _print_identity(console: Console, name: str, identity: Identity) -> None:
+    plain = identity.to_plain()
+    console.print(f"{name} fits [bold]{identity.id or 'no published model'}[/bold]", soft_wrap=True)
+    for difference in identity.differences:
+        console.print(f"  {difference}")
+    grid = Table.grid(padding=(0, 2))
+    for key in plain["modalities"]:
+        told = ", ".join(plain["bands"].get(key, ())) or f"{plain['channels'][key]} channels"
+        grid.add_row(f"  {key}", f"{told}; {plain['sizes'][key]} px")
+    for task, classes in plain["tasks"].items():
+        grid.add_row(f"  to {task}", f"{classes} classes")
+    if plain["encoder"]:
+        grid.add_row("  network", f"{plain['encoder']}, {plain['decoder']}")
+    if plain["aux"]:
+        grid.add_row("  auxiliary", ", ".join(plain["aux"]))
+    console.print(grid)
+    for note in identity.notes:
+        console.print(f"  {note}")
+
+
+def _draw(card: ModelCard, depth: int) -> Drawn | None:
+    """Draw a model of the FLAIR-HUB family."""
+    if card.family != "flair-hub":
+        return None
+    from flairhub.models.drawing import draw
+    from flairhub.models.ign.options import IgnOptions
+
+    return draw(IgnOptions.of(card), depth=depth)
+
+
+def _drawing(drawn: Drawn) -> Table:
+    """Return a drawing as a table, a row a module."""
+    table = Table(box=None)
+    rows = [("  " * level + (one.name or "network"), one) for level, one in drawn.walk()]
+    table.add_column("module", min_width=max(len(name) for name, _ in rows))
+    for name in ("kind", "weight", "returns"):
+        table.add_column(name, overflow="fold")
+    table.add_column("parameters", justify="right")
+    for name, one in rows:
+        table.add_row(
+            name,
+            one.kind,
+            _shape(one.weight) if one.weight else "",
+            "unused" if one.unused else ", ".join(map(_shape, one.shapes)),
+            f"{one.parameters:,}" if one.parameters else "",
+        )
+    return table
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,254 @@
+"""``load``: published or own weights, from wherever they lie, into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from flairhub.errors import CheckpointError
+from flairhub.modalities import get_modality
+from flairhub.models.hub import SCHEME, Address, HubFile, fetch, registered, resolve_id
+from flairhub.models.identity import Identity, identify, usual_bands
+from flairhub.models.ign.options import IgnOptions
+from flairhub.models.matching import Bands, Rules
+from flairhub.models.published import build
+from flairhub.models.saving import read_header
+from flairhub.models.weight_files import read_weights
+from flairhub.models.weights import LoadReport, WeightsError, load_state
+from flairhub.models.zoo import ModelCard, get_card
+
+Names = Mapping[str, Iterable[str]]
+
+
+class Loaded(NamedTuple):
+    """A model and how it got its weights."""
+
+    model: nn.Module
+    report: LoadReport
+
+
+@dataclass(frozen=True)
+class Source:
+    """Opened weights.
+
+    Parameters
+    ----------
+    name
+        What messages call them.
+    tensors
+        By name.
+    metadata
+        Texts of a safetensors header.
+    file
+        Where they came from, for weights of the hub.
+    card, known_bands
+        What the registry knows of their repository.
+    """
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    file: HubFile | None = None
+    card: ModelCard | None = None
+    known_bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def identify(self) -> Identity:
+        """Say what the weights fit: their header tells, or the registry and their shapes do."""
+        identity = read_header(self.metadata) or identify(self.tensors)
+        if self.card is not None and identity.card is not self.card:
+            msg = (
+                f"{self.name} should hold {self.card.id} but fits {identity.id or 'no published'} "
+                f"model: {', '.join(identity.options.modalities)} to "
+                f"{', '.join(identity.options.tasks)}."
+            )
+            raise CheckpointError(msg)
+        return identity.with_bands(self.known_bands)
+
+
+def load(
+    source: str | Path | Mapping[str, Tensor],
+    model: nn.Module | str | None = None,
+    *,
+    adapt_windows: bool = False,
+    adapt_heads: bool = False,
+    adapt_bands: bool = False,
+    bands: Names | None = None,
+    file_bands: Names | None = None,
+    fresh: Iterable[str] = (),
+    drop: Iterable[str] = (),
+    revision: str | None = None,
+    sha256: str | None = None,
+    offline: bool = False,
+    cache_dir: str | Path | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Loaded:
+    """Load weights into a model, all of them or none.
+
+    Parameters
+    ----------
+    source
+        A file (safetensors, a Lightning checkpoint, a state dict of ``torch.save``), tensors by
+        name, the id of a published model, or ``hf://owner/name[@revision][/file]``.
+    model
+        A module; or the id of a published model, which is built; or None for what the weights fit.
+    adapt_windows, adapt_heads, adapt_bands
+        Change relative position biases to other windows, last layers to other classes, first
+        layers to other bands, by the rules of `flairhub.models.adapt`.
+    bands
+        Bands of the model by modality, in the order of its channels; the file's, or for a module
+        the usual ones for their number, where absent.
+    file_bands
+        Bands of the file by modality, where it does not tell them and they are not IGN's.
+    fresh, drop
+        Beginnings of names: tensors of the model that keep their starting values though the file
+        may lack them, and tensors of the file that are not used.
+    revision, sha256
+        For the hub: commit, tag or branch; and the digest that the file must have.
+    offline, cache_dir
+        For the hub: use the cache alone; folder of the cache.
+    **options
+        Options of a model that is built: ``tasks={"lpis_1": 23}``, ``sizes={"spot_rgbi": 512}``,
+        ``aux=()``.
+
+    Returns
+    -------
+    Loaded
+        The model, in evaluation mode if it was built here, and a `LoadReport`.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor of either side is not accounted for, or does not fit; the model is unchanged.
+    CheckpointError
+        If the file cannot be read, or nothing is known that it fits.
+    WeightsSourceError
+        If weights cannot be had from the hub.
+    UnknownNameError
+        If there is no such model, modality or band.
+
+    Examples
+    --------
+    ::
+
+        model, report = load("LC-A")
+        print(report)
+        load("hf://IGNF/NAME@COMMIT", offline=True)
+        load("last.ckpt", "LPIS-A", adapt_heads=True)
+    """
+    if isinstance(model, nn.Module) and options:
+        msg = f"Options are for models built here; a module was given with {', '.join(options)}."
+        raise TypeError(msg)
+    opened = open_source(
+        source, revision=revision, sha256=sha256, offline=offline, cache_dir=cache_dir
+    )
+    identity = _identify(opened, needed=model is None)
+    if identity and file_bands:
+        identity = identity.with_bands(file_bands)
+    found = {**identity.bands} if identity else _keyed(file_bands)
+    wanted = _keyed(bands)
+    if isinstance(model, nn.Module):
+        target = model
+        wanted = {**_usual(model), **wanted}
+    else:
+        target = _build(model, identity, wanted, options).eval()
+        wanted = {**_usual(target), **(found if model is None else {}), **wanted}
+    rules = Rules(adapt_windows, adapt_heads, adapt_bands, tuple(fresh), tuple(drop))
+    report = load_state(
+        target,
+        opened.tensors,
+        rules,
+        file_bands=_named(found),
+        model_bands=_named(wanted),
+        source=opened.name,
+    )
+    return Loaded(
+        target,
+        replace(
+            report,
+            revision=opened.file.address.revision if opened.file else None,
+            sha256=opened.file.sha256 if opened.file else None,
+            notes=identity.notes if identity else (),
+        ),
+    )
+
+
+def open_source(
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    offline: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Source:
+    """Open weights from wherever they lie; see `load`."""
+    if isinstance(source, Mapping):
+        return Source("the state dict", source)
+    text = str(source)
+    if isinstance(source, str) and not text.startswith(SCHEME) and not Path(text).exists():
+        if Path(text).suffix or len(Path(text).parts) > 1:
+            msg = f"There is no file {text}."
+            raise CheckpointError(msg)
+        entry = resolve_id(text)[1]
+        text = f"{SCHEME}{entry.repository}"
+        revision, sha256 = revision or entry.revision, sha256 or entry.sha256
+    if not text.startswith(SCHEME):
+        file = read_weights(text)
+        return Source(text, file.tensors, file.metadata)
+    address = Address.parse(text)
+    if revision is not None:
+        address = replace(address, revision=revision)
+    fetched = fetch(address, sha256=sha256, offline=offline, cache_dir=cache_dir)
+    content = read_weights(fetched.path)
+    card, weights = registered(address.repository) or (None, None)
+    return Source(
+        str(fetched.address),
+        content.tensors,
+        content.metadata,
+        fetched,
+        card,
+        weights.bands if weights else {},
+    )
+
+
+def _identify(source: Source, *, needed: bool) -> Identity | None:
+    """Say what weights fit; None where that is not known and not needed."""
+    try:
+        return source.identify()
+    except CheckpointError:
+        if needed:
+            raise
+        return None
+
+
+def _build(
+    model: str | None,
+    identity: Identity | None,
+    bands: Mapping[str, tuple[str, ...]],
+    options: Mapping[str, Any],
+) -> nn.Module:
+    if model is None and identity is None:
+        msg = "It is not known which model the weights fit; give a model."
+        raise WeightsError(msg)
+    base = identity.options if model is None and identity else IgnOptions.of(get_card(str(model)))
+    counts = {key: len(found) for key, found in bands.items()}
+    return build(base, **{**options, "bands": {**base.bands, **counts}})
+
+
+def _usual(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the bands that a network's channels usually are, where it says how many it has."""
+    options = getattr(model, "options", None)
+    if not isinstance(options, IgnOptions):
+        return {}
+    return usual_bands({key: options.bands_of(key) for key in options.modalities})
+
+
+def _keyed(bands: Names | None) -> dict[str, tuple[str, ...]]:
+    return {get_modality(name).key: tuple(found) for name, found in (bands or {}).items()}
+
+
+def _named(bands: Mapping[str, tuple[str, ...]]) -> Bands:
+    return {get_modality(key).source_name: found for key, found in bands.items()}

@@ -1,0 +1,180 @@
+"""Models in the words of STAC's Machine Learning Model extension (MLM 1.4).
+
+One input object a modality, one output object a class set. Bands are named ``modality/band``, since
+two modalities may both have a red one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from flairhub import ign
+from flairhub.errors import UnknownNameError
+from flairhub.modalities import get_modality
+from flairhub.models.identity import Identity
+from flairhub.models.zoo import BANDS
+from flairhub.nomenclatures import get_nomenclature
+
+_EXTENSIONS = "https://stac-extensions.github.io"
+MLM = f"{_EXTENSIONS}/mlm/v1.4.0/schema.json"
+FILE = f"{_EXTENSIONS}/file/v2.1.0/schema.json"
+CLASSIFICATION = f"{_EXTENSIONS}/classification/v2.0.0/schema.json"
+EO = f"{_EXTENSIONS}/eo/v2.0.0/schema.json"
+SAFETENSORS_TYPE = "application/octet-stream; application=safetensors"
+
+Json = dict[str, Any]
+
+
+def describe(identity: Identity, *, parameters: int, source: str | None = None) -> Json:
+    """Return the fields of MLM of a model.
+
+    Parameters
+    ----------
+    identity
+        What it is.
+    parameters
+        How many it has.
+    source
+        Where its weights come from.
+    """
+    options = identity.options
+    images = f"{options.encoder}-{options.decoder}" if options.images else ""
+    series = "U-TAE" if options.series else ""
+    result: Json = {
+        "mlm:name": identity.id or "flair-hub-model",
+        "mlm:architecture": " + ".join(filter(None, (images, series))),
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:framework": "pytorch",
+        "mlm:framework_version": torch.__version__,
+        "mlm:total_parameters": parameters,
+        "mlm:pretrained": True,
+        "mlm:input": [_input(identity, key) for key in options.modalities],
+        "mlm:output": [_output(identity, task) for task in options.tasks],
+    }
+    if identity.card:
+        result["license"] = identity.card.licence
+    if source:
+        result["description"] = f"Weights from {source}."
+    return result
+
+
+def item(name: str, properties: Json, file: str, size: int, sha256: str) -> Json:
+    """Return a STAC item for a file of weights beside it.
+
+    Parameters
+    ----------
+    name
+        Id of the item.
+    properties
+        What `describe` gives.
+    file
+        Name of the file.
+    size, sha256
+        Its bytes and their digest.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    described = [band for found in properties["mlm:input"] for band in found["bands"]]
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [MLM, CLASSIFICATION, EO, FILE],
+        "id": name,
+        "geometry": None,
+        "properties": {
+            "datetime": now,
+            "bands": [_band(text) for text in described],
+            **properties,
+        },
+        "links": [],
+        "assets": {
+            "model": {
+                "href": f"./{file}",
+                "title": "Weights",
+                "type": SAFETENSORS_TYPE,
+                "roles": ["mlm:model", "mlm:weights"],
+                "mlm:artifact_type": "safetensors.torch.save_file",
+                "file:size": size,
+                "file:checksum": f"1220{sha256}",
+            }
+        },
+    }
+
+
+def _input(identity: Identity, key: str) -> Json:
+    options, modality = identity.options, get_modality(key)
+    side, channels = options.size_of(key), options.bands_of(key)
+    time = ([-1], ["time"]) if modality.temporal else ([], [])
+    bands = identity.bands.get(key, ())
+    result: Json = {
+        "name": key,
+        "bands": [f"{key}/{band}" for band in bands],
+        "input": {
+            "shape": [-1, *time[0], channels, side, side],
+            "dim_order": ["batch", *time[1], "bands", "height", "width"],
+            "data_type": "float32",
+        },
+        "resize_type": None,
+    }
+    statistics = ign.STATISTICS.get(key)
+    if statistics and tuple(bands) == BANDS[key]:
+        result["value_scaling"] = [
+            {"type": "z-score", "mean": mean, "stddev": std}
+            for mean, std in zip(statistics.mean, statistics.std, strict=True)
+        ]
+        result["description"] = f"Normalised by channel as in {statistics.source}."
+    elif modality.temporal:
+        month, day = ign.REFERENCE_DAY
+        result["description"] = (
+            "Raw values, with the days of its dates counted from "
+            f"{month:02}-{day:02} of each date's year."
+        )
+    return result
+
+
+def _output(identity: Identity, task: str) -> Json:
+    number = identity.options.tasks[task]
+    side = identity.options.size_of(identity.options.modalities[0])
+    return {
+        "name": task,
+        "tasks": ["semantic-segmentation"],
+        "result": {
+            "shape": [-1, number, side, side],
+            "dim_order": ["batch", "class", "height", "width"],
+            "data_type": "float32",
+        },
+        "classification:classes": _classes(task, number),
+        "post_processing_function": None,
+    }
+
+
+def _classes(task: str, number: int) -> list[Json]:
+    """Return the classes of a known set; none where it is not the registry's."""
+    try:
+        found = get_nomenclature(task).classes
+    except UnknownNameError:
+        return []
+    if len(found) != number:
+        return []
+    return [
+        {
+            "value": c.code,
+            "name": c.name,
+            "title": c.name_fr,
+            "color_hint": c.colour[1:].upper(),
+        }
+        for c in found
+    ]
+
+
+def _band(text: str) -> Json:
+    key, _, name = text.partition("/")
+    known = {band.name: band for band in get_modality(key).bands}
+    band = known.get(name)
+    description = band.description if band else "surface minus terrain"
+    result: Json = {"name": text, "description": description}
+    if band and band.common_name:
+        result["eo:common_name"] = band.common_name
+    return result

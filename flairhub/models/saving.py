@@ -1,0 +1,151 @@
+"""Weights in the project's format: safetensors that tell what they are, and an item beside them.
+
+The header of the file holds, as JSON texts, ``flairhub`` (the options of the network and the bands
+behind its channels, which `flairhub.models.load` reads back) and ``mlm`` (the fields of the STAC
+extension for models). ``NAME.json`` beside ``NAME.safetensors`` is a STAC item with the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flairhub.errors import CheckpointError, UnknownNameError
+from flairhub.models import names as naming
+from flairhub.models.identity import Identity, check_bands
+from flairhub.models.ign.options import IgnOptions
+from flairhub.models.matching import Plan, Rules, match
+from flairhub.models.mlm import describe, item
+from flairhub.models.published import build
+from flairhub.models.weight_files import write_weights
+from flairhub.models.weights import fit_or_raise
+
+FORMAT = 1
+"""Version of the header; readers refuse newer ones."""
+
+_OF_TRAINING = ("checkpointing", "pretrained")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What `save` wrote.
+
+    Parameters
+    ----------
+    weights, item
+        The two files.
+    plan
+        What became of the tensors; those that no network has are not in the file.
+    """
+
+    weights: Path
+    item: Path
+    plan: Plan
+
+
+def save(
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    identity: Identity,
+    *,
+    source: str | None = None,
+) -> Saved:
+    """Write weights with what they are, after checking that they fit it.
+
+    Parameters
+    ----------
+    tensors
+        A state dict, with the prefix of wrappers or without; class weights of a loss are left out.
+    path
+        Where to, ``NAME.safetensors``; the item becomes ``NAME.json``.
+    identity
+        What the weights are.
+    source
+        Where they come from, as people should read it.
+
+    Raises
+    ------
+    WeightsError
+        If the tensors are not those of the network that `identity` says.
+    CheckpointError
+        If `path` does not end in ``.safetensors``.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        msg = f"{path} must end in .safetensors."
+        raise CheckpointError(msg)
+    _, own = naming.unwrap(tensors)
+    file = {name: tensors[full] for name, full in own.items()}
+    with torch.device("meta"):
+        model = build(identity.options)
+    plan = match(file, model.state_dict(), Rules())
+    fit_or_raise(plan, source or "the state dict")
+    parameters = sum(p.numel() for p in model.parameters())
+    properties = describe(identity, parameters=parameters, source=source)
+    header = {
+        "format": "pt",
+        "flairhub": json.dumps({"format": FORMAT, **_plain(identity)}),
+        "mlm": json.dumps(properties),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(path, {name: file[name] for name in plan.loaded}, header)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    beside = path.with_suffix(".json")
+    content = item(path.stem, properties, path.name, path.stat().st_size, digest)
+    partial = beside.with_name(f".{beside.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    partial.replace(beside)
+    return Saved(path, beside, plan)
+
+
+def read_header(metadata: Mapping[str, str]) -> Identity | None:
+    """Return what a file of the project's format says it is; None for other files.
+
+    Raises
+    ------
+    CheckpointError
+        If the header is damaged, or of a newer version.
+    """
+    text = metadata.get("flairhub")
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+        if content["format"] > FORMAT:
+            msg = (
+                f"The file is of format {content['format']}; this flairhub reads up to {FORMAT}. "
+                "Install a newer one."
+            )
+            raise CheckpointError(msg)
+        given: dict[str, Any] = content["options"]
+        frozen: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        options = IgnOptions(**frozen)
+        bands = {key: tuple(found) for key, found in content["bands"].items()}
+        for key, found in bands.items():
+            check_bands(key, found)
+    except (ValueError, KeyError, TypeError, AttributeError, UnknownNameError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        msg = f"The header 'flairhub' of the file is damaged: {error}."
+        raise CheckpointError(msg) from error
+    return Identity.of(options, bands)
+
+
+def _plain(identity: Identity) -> dict[str, Any]:
+    """Return what the header keeps: what `build` needs, and the bands."""
+    options = {
+        f.name: dict(value) if isinstance(value, Mapping) else value
+        for f in fields(identity.options)
+        if f.name not in _OF_TRAINING
+        for value in [getattr(identity.options, f.name)]
+    }
+    return {"options": options, "bands": dict(identity.bands)}

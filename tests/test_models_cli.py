@@ -1,0 +1,255 @@
+"""``flairhub models``: tables and JSON of the registry, drawings, imports, and loading by id."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from flairhub.cli import run
+from flairhub.errors import CheckpointError, WeightsSourceError
+from flairhub.models import CARDS, IgnOptions, build, load
+from flairhub.models.drawing import Drawn, draw
+from flairhub.models.hub import fetch
+from flairhub.models.zoo import HubWeights
+from tests.hub_stand_in import Hub, Repository, commit_of, serve
+from tests.processes import run as run_process
+from tests.test_weights import ALONE, SERIES, State, make, same
+
+
+@pytest.fixture(scope="module")
+def series() -> State:
+    return make(SERIES).state_dict()
+
+
+@pytest.fixture
+def weights(tmp_path: Path, series: State) -> Path:
+    file = tmp_path / "last.ckpt"
+    content = {f"model.{name}": tensor for name, tensor in series.items()}
+    content["criterion.AERIAL_LABEL-COSIA.weight"] = torch.ones(19)
+    torch.save({"state_dict": content, "pytorch-lightning_version": "2.6.6"}, file)
+    return file
+
+
+def test_the_list_holds_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "list"]) == 0
+    table = capsys.readouterr().out
+    for card in CARDS.values():
+        (line,) = (x for x in table.splitlines() if x.split()[:1] == [card.id])
+        assert f"{card.miou:.1f}" in line
+        assert "etalab-2.0" in line
+
+
+def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["id"] for one in listed] == list(CARDS)
+    first = listed[0]
+    assert first["modalities"] == ["aerial_rgbi"]
+    assert first["parameters"]["published_millions"] == 89.4
+    assert first["scores"][0]["miou"] == 64.1
+    assert first["weights"][1]["bands"] == {"aerial_rgbi": ["red", "green", "blue"]}
+
+
+def test_the_list_needs_no_torch() -> None:
+    code = (
+        "import sys; from flairhub.cli import run; code = run(['models', 'list']);"
+        "found = {'torch', 'timm', 'huggingface_hub'} & set(sys.modules);"
+        "sys.exit(code or ', '.join(found) or None)"
+    )
+    done = run_process(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == ""
+
+
+def test_show_tells_what_disagrees_and_draws(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", "lpis-f", "--depth", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "mIoU 23.8, OA 85.3 (IGNF/FLAIR-HUB README" in " ".join(text.split())
+    assert "SENTINEL2_TS" in text
+    assert "926,661" in text  # all parameters, as the card has them
+    assert "1×23×512×512" in text
+    assert run(["models", "show", "FLAIR2-UTT"]) == 0
+    assert "57.58 with cloud filter" in " ".join(capsys.readouterr().out.split())
+
+
+def test_show_as_json_holds_card_and_modules(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", "LC-G", "--json", "--depth", "1"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    network = content["network"]
+    assert content["id"] == "LC-G"
+    assert network["parameters"] == content["parameters"]["all_no_aux"]
+    assert network["shapes"] == [[1, 19, 512, 512]]
+    names = [child["name"] for child in network["children"]]
+    assert names == ["encoders", "fusion_handler", "main_decoders", "aux_decoders"]
+    unused = {child["name"] for child in network["children"] if child["unused"]}
+    assert unused == {"fusion_handler", "main_decoders"}
+
+
+def test_an_unknown_model_is_exit_code_1_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", "LC-GG"]) == 1
+    assert "Did you mean 'LC-G'" in capsys.readouterr().err
+
+
+def test_drawings_have_the_shapes_of_a_real_call() -> None:
+    drawn = draw(ALONE, depth=8)
+    model = make(ALONE)
+    seen: dict[str, list[tuple[int, ...]]] = {}
+
+    def note(name: str, found: object) -> None:
+        if isinstance(found, torch.Tensor):
+            seen[name] = [tuple(found.shape)]
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
+    with torch.no_grad():
+        model({"spot_rgbi": torch.rand(1, 3, 64, 64)}, size=(512, 512))
+    compared = 0
+    for path, one in paths(drawn):
+        if path in seen:
+            assert one.shapes == seen[path], path
+            compared += 1
+    assert compared > 50
+    assert drawn.parameters == sum(p.numel() for p in model.parameters())
+
+
+def paths(drawn: Drawn, above: str = "") -> Iterator[tuple[str, Drawn]]:
+    """Yield drawn modules by full name; of several alike the first."""
+    name = drawn.name.partition("-")[0] if drawn.name[:1].isdigit() else drawn.name
+    path = f"{above}.{name}" if above else name
+    yield path, drawn
+    for child in drawn.children:
+        yield from paths(child, path)
+
+
+def test_modules_alike_are_drawn_once() -> None:
+    drawn = draw(ALONE, depth=6)
+    by_path = dict(paths(drawn))
+    blocks = by_path["encoders.SPOT_RGBI.seg_model.model.stages_2"].children[-1]
+    assert blocks.name == "blocks"
+    whole = draw(ALONE, depth=7)
+    (six,) = dict(paths(whole))["encoders.SPOT_RGBI.seg_model.model.stages_2.blocks"].children
+    assert six.name == "0-5"
+    assert six.parameters == blocks.parameters
+
+
+def test_import_says_what_a_file_fits(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "import", str(weights)]) == 0
+    text = capsys.readouterr().out
+    assert "fits LC-G" in text
+    assert "19 classes" in text
+    assert [p.name for p in weights.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_import_writes_what_load_reads(
+    weights: Path, series: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = weights.parent / "new" / "mine.safetensors"
+    assert run(["models", "import", str(weights), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["id"], told["differences"]) == ("LC-G", [])
+    assert list(told["left_over"]) == ["criterion.AERIAL_LABEL-COSIA.weight"]
+    assert same(load(told["weights"]).model, series)
+    item = json.loads(Path(told["item"]).read_text("utf-8"))
+    assert item["properties"]["mlm:name"] == "LC-G"
+    assert item["assets"]["model"]["href"] == "./mine.safetensors"
+    assert str(weights) in item["properties"]["description"]
+
+
+def test_import_takes_bands_from_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "rgb.pt", tmp_path / "rgb.safetensors"
+    torch.save(make(ALONE).state_dict(), file)
+    colours = "--bands=spot_rgbi=red,green,blue"
+    assert run(["models", "import", str(file), colours, f"--out={out}"]) == 0
+    assert "red, green, blue" in capsys.readouterr().out
+    assert run(["models", "import", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bands"] == {"spot_rgbi": ["red", "green", "blue"]}
+    assert told["notes"] == []
+    assert run(["models", "import", str(file), "--bands=red"]) == 2
+    assert run(["models", "import", str(file), "--bands=spot_rgbi=red,green"]) == 1
+    assert "3 channels of spot_rgbi; got 2" in capsys.readouterr().err
+
+
+# By id, through the hub
+
+
+@pytest.fixture
+def hub(series: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with weights of LC-G, where the registry knows them to be."""
+    content = save(series)
+    files = {"model.safetensors": content}
+    with serve() as found:
+        found.repositories["IGNF/g"] = Repository(
+            {commit_of(files): files}, {"main": commit_of(files)}
+        )
+        here = partial(fetch, endpoint=found.endpoint)
+        monkeypatch.setattr("flairhub.models.loading.fetch", here)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        know(monkeypatch, "LC-G", HubWeights("IGNF/g"))
+        yield found
+
+
+def know(monkeypatch: pytest.MonkeyPatch, name: str, entry: HubWeights) -> None:
+    """Let the registry know weights."""
+    cards = {**CARDS, name: replace(CARDS[name], weights=(entry,))}
+    for module in ("zoo", "hub", "identity"):
+        monkeypatch.setattr(f"flairhub.models.{module}.CARDS", cards)
+
+
+def test_weights_come_by_id(hub: Hub, series: State) -> None:
+    model, report = load("LC-G")
+    assert same(model, series)
+    commit = hub.repositories["IGNF/g"].references["main"]
+    assert report.revision == commit
+    assert report.sha256 is not None
+    assert report.source == f"hf://IGNF/g@{commit}/model.safetensors"
+    hub.requests.clear()
+    assert same(load("LC-G", offline=True).model, series)
+    assert hub.requests == []
+    assert same(load("hf://IGNF/g", revision=commit, sha256=report.sha256).model, series)
+    with pytest.raises(WeightsSourceError, match="no revision 'v7'"):
+        load("LC-G", revision="v7")
+    with pytest.raises(WeightsSourceError, match="not the file expected"):
+        load("LC-G", sha256="0" * 64)
+
+
+def test_the_registrys_digest_counts(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    know(monkeypatch, "LC-G", HubWeights("IGNF/g", sha256="f" * 64))
+    with pytest.raises(WeightsSourceError, match=f"expected {'f' * 64}"):
+        load("LC-G")
+    assert hub.requests
+
+
+def test_a_repository_that_holds_another_model_is_refused(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know(monkeypatch, "LPIS-F", HubWeights("IGNF/g"))
+    with pytest.raises(CheckpointError, match="should hold LPIS-F but fits LC-G"):
+        load("hf://IGNF/g")
+    assert hub.requests
+
+
+def test_the_registry_tells_the_bands(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three channels of the weights for red, green and blue are not near infrared first."""
+    state = make(
+        IgnOptions(("aerial_rgbi",), {"cosia": 19}, encoder="convnextv2_atto")
+    ).state_dict()
+    files = {"rgb.safetensors": save(state)}
+    hub.repositories["IGNF/rgb"] = Repository({commit_of(files): files}, {"main": commit_of(files)})
+    colours = {"aerial_rgbi": ("red", "green", "blue")}
+    know(monkeypatch, "LC-A", HubWeights("IGNF/rgb", "convnextv2_atto", colours))
+    model, report = load("LC-A")
+    assert same(model, state)
+    assert report.notes == ()
+    with pytest.raises(CheckpointError, match="found kernels for red, green, blue"):
+        load("LC-A", build(IgnOptions(("aerial_rgbi",), {"cosia": 19}, encoder="convnextv2_atto")))
