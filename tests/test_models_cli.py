@@ -20,8 +20,8 @@ from flairhub.models.drawing import Drawn, draw
 from flairhub.models.hub import fetch
 from flairhub.models.zoo import HubWeights
 from tests.hub_stand_in import Hub, Repository, commit_of, serve
+from tests.networks import ALONE, SERIES, State, make, same
 from tests.processes import run as run_process
-from tests.test_weights import ALONE, SERIES, State, make, same
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,189 @@
+"""What a file of weights is: told from names and shapes, or from the header that we wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+import torch
+from pystac.extensions.mlm import MLMExtension
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from flairhub.errors import CheckpointError
+from flairhub.models import IgnNetwork, IgnOptions, build, identify, load, save
+from flairhub.models.weights import WeightsError
+from tests.networks import ALONE, FUSED, SERIES, State, make, same
+from tests.test_zoo import shared
+
+
+@pytest.fixture(scope="module")
+def series() -> State:
+    return make(SERIES).state_dict()
+
+
+@pytest.fixture(scope="module")
+def alone() -> State:
+    return make(ALONE).state_dict()
+
+
+# What a file is
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        IgnOptions(("sentinel2_ts",), {"lpis_1": 23}),
+        IgnOptions(("sentinel1_asc_ts", "sentinel1_desc_ts"), {"cosia": 19, "lpis_1": 23}),
+        IgnOptions(("aerial_rgbi",), {"cosia": 19}, encoder="swin_large_patch4_window12_384"),
+        IgnOptions(("dem_elev", "spot_rgbi"), {"cosia": 19},
+                   encoder="swin_small_patch4_window7_224",
+                   bands={"dem_elev": 1, "spot_rgbi": 4}, sizes={"spot_rgbi": 128}),
+        IgnOptions(("aerial_rgbi", "spot_rgbi"), {"cosia": 19}, encoder="resnet34", decoder="unet"),
+        IgnOptions(("aerial_rlt_pan",), {"mine": 5}, encoder="convnextv2_tiny",
+                   aux=("aerial_rlt_pan",)),
+        IgnOptions(("spot_rgbi", "sentinel2_ts"), {"lpis_1": 23}, encoder="resnet50",
+                   aux=("spot_rgbi", "sentinel2_ts")),
+    ],
+)  # fmt: skip
+def test_names_and_shapes_tell_the_options(options: IgnOptions) -> None:
+    with torch.device("meta"):
+        state = build(options).state_dict()
+    assert identify({f"model.{name}": t for name, t in state.items()}).options == options
+
+
+@pytest.mark.parametrize("name", ["LC-A", "LC-I", "LC-G", "LPIS-J"])
+def test_published_models_are_recognised(name: str) -> None:
+    with torch.device("meta"):
+        found = identify(build(name).state_dict())
+    assert (found.id, found.differences) == (name, ())
+
+
+def test_differences_to_the_published_model_are_told(alone: State) -> None:
+    found = identify(alone)
+    assert found.id == "LC-I"
+    assert found.differences == (
+        "encoder convnextv2_atto in place of swin_base_patch4_window12_384",
+    )
+    assert found.notes == (
+        "The file does not tell the bands of spot_rgbi; taken as nir, red, green.",
+    )
+    assert found.with_bands({"SPOT_RGBI": ["red", "green", "blue"]}).notes == ()
+    with pytest.raises(CheckpointError, match="3 channels of spot_rgbi; got 1"):
+        found.with_bands({"spot_rgbi": ["red"]})
+    with pytest.raises(CheckpointError, match=r"given for dem_elev; the file has spot_rgbi"):
+        found.with_bands({"dem_elev": ["dsm", "height"]})
+
+
+def test_networks_of_another_form_are_told(alone: State) -> None:
+    with pytest.raises(CheckpointError, match=r"begin with encoders.*found conv1, layer1"):
+        identify({"conv1.weight": torch.ones(1), "layer1.0.weight": torch.ones(1)})
+    newer = {
+        **alone,
+        "main_decoders.AERIAL_LABEL-COSIA.seg_model.decoder.feature_norms.0.weight": torch.ones(40),
+    }
+    with pytest.raises(CheckpointError, match=r"since 0\.5.*neither can be converted"):
+        identify(newer)
+    with pytest.raises(CheckpointError, match="encoder of 'SONAR', which is no modality"):
+        identify({name.replace("SPOT_RGBI", "SONAR"): t for name, t in alone.items()})
+    other = {name.replace("stem_0", "stem"): t for name, t in alone.items()}
+    with pytest.raises(CheckpointError, match="none of the known ones"):
+        identify(other)
+    assert same(load(alone, make(ALONE, seed=1)).model, alone)
+
+
+# Our format
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    options = replace(FUSED, bands={"spot_rgbi": 4}, aux=("sentinel2_ts",))
+    state = make(options).state_dict()
+    bands = {"spot_rgbi": ("nir", "red", "green", "blue")}
+    identity = identify(state).with_bands(bands)
+    content = {f"model.{k}": t for k, t in state.items()} | {"criterion.x.weight": torch.ones(3)}
+    saved = save(content, tmp_path / "mine.safetensors", identity, source="a test")
+    assert set(load_file(saved.weights)) == set(state)
+    model, report = load(saved.weights)
+    assert same(model, state)
+    assert isinstance(model, IgnNetwork)
+    assert model.options == options
+    assert report.notes == ()  # nothing had to be assumed
+    with pytest.raises(WeightsError, match="found kernels for nir, red, green, blue"):
+        load(saved.weights, make(options))  # whose four channels are red, green, blue, nir
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_items_describe_inputs_outputs_and_the_file(tmp_path: Path) -> None:
+    state = make(FUSED).state_dict()
+    saved = save(state, tmp_path / "mine.safetensors", identify(state), source="a test")
+    item = pystac.Item.from_file(str(saved.item))
+    core = item.to_dict(include_self_link=False) | {"stac_extensions": []}  # others lie on the web
+    pystac.validation.validate_dict(core, pystac.STACObjectType.ITEM)
+    model = MLMExtension.ext(item)
+    assert [found.name for found in model.input] == ["spot_rgbi", "sentinel2_ts"]
+    assert [(found.name, len(found.classes)) for found in model.output] == [("cosia", 19)]
+    properties: dict[str, Any] = json.loads(saved.item.read_text("utf-8"))["properties"]
+    image, series = properties["mlm:input"]
+    assert image["input"] == {
+        "shape": [-1, 3, 64, 64],
+        "dim_order": ["batch", "bands", "height", "width"],
+        "data_type": "float32",
+    }
+    assert image["bands"] == ["spot_rgbi/nir", "spot_rgbi/red", "spot_rgbi/green"]
+    assert [s["type"] for s in image["value_scaling"]] == ["z-score"] * 3
+    assert series["input"]["shape"] == [-1, -1, 10, 10, 10]
+    described = {band["name"] for band in properties["bands"]}
+    assert described == {*image["bands"], *series["bands"]}
+    (output,) = properties["mlm:output"]
+    assert len(output["classification:classes"]) == 19
+    assert output["classification:classes"][0]["color_hint"] == "DB0E9A"
+    assert properties["mlm:total_parameters"] == sum(p.numel() for p in make(FUSED).parameters())
+    asset = item.assets["model"]
+    content = saved.weights.read_bytes()
+    assert asset.extra_fields["file:size"] == len(content)
+    assert asset.extra_fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]", properties["mlm:name"])
+
+
+def test_what_does_not_fit_is_not_saved(tmp_path: Path, series: State) -> None:
+    wrong = {**series, "more": torch.ones(1)}
+    with pytest.raises(WeightsError, match="In the file alone: more"):
+        save(wrong, tmp_path / "x.safetensors", identify(series))
+    with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
+        save(series, tmp_path / "x.pt", identify(series))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda d: d | {"format": 2}, "of format 2; this flairhub reads up to 1"),
+        (lambda d: d | {"options": {**d["options"], "wings": 2}}, "damaged.*wings"),
+        (lambda d: {"format": 1}, "damaged"),
+        (lambda d: d | {"bands": {"spot_rgbi": ["grue"]}}, "damaged.*grue"),
+    ],
+)
+def test_damaged_headers_are_refused(
+    tmp_path: Path, series: State, change: Callable[[dict[str, Any]], dict[str, Any]], expected: str
+) -> None:
+    saved = save(series, tmp_path / "x.safetensors", identify(series))
+    with safe_open(saved.weights, "pt") as file:
+        header = json.loads(file.metadata()["flairhub"])
+    save_file(series, saved.weights, {"flairhub": json.dumps(change(header))})
+    with pytest.raises(CheckpointError, match=expected):
+        load(saved.weights)
+
+
+def test_reference_keys_are_identified() -> None:
+    for name in ("LC-A", "LC-F", "LC-G", "LC-L", "LPIS-J"):
+        shapes = json.loads(shared(f"model/keys_{name}.json").read_text("utf-8"))
+        state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+        found = identify(state)
+        assert (found.id, found.differences) == (name, ())

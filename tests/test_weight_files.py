@@ -1,0 +1,182 @@
+"""Files of weights: every form is read, everything else is named for what it is, nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from flairhub.errors import CheckpointError, UnknownNameError
+from flairhub.models import load
+from tests.networks import ALONE, SERIES, State, make, same
+
+DEEP = "encoders.SENTINEL2_TS.in_conv.conv.conv.0.weight"
+
+
+@pytest.fixture(scope="module")
+def series() -> State:
+    return make(SERIES).state_dict()
+
+
+@pytest.fixture(scope="module")
+def alone() -> State:
+    return make(ALONE).state_dict()
+
+
+def as_safetensors(state: State, path: Path) -> None:
+    save_file(state, path)
+
+
+def as_state_dict(state: State, path: Path) -> None:
+    torch.save(state, path)
+
+
+def as_lightning(state: State, path: Path) -> None:
+    torch.save(
+        {
+            "state_dict": state,
+            "pytorch-lightning_version": "2.6.6",
+            "epoch": 3,
+            "hyper_parameters": {"learning_rate": 5e-5},
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}}],
+        },
+        path,
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod.", "module."])
+@pytest.mark.parametrize("write", [as_safetensors, as_state_dict, as_lightning])
+def test_every_form_of_file_loads(
+    tmp_path: Path, series: State, write: Callable[[State, Path], None], prefix: str
+) -> None:
+    file = tmp_path / "weights.bin"  # its ending says nothing
+    content = {prefix + name: tensor for name, tensor in series.items()}
+    if prefix:
+        content["criterion.AERIAL_LABEL-COSIA.weight"] = torch.ones(19)
+        content["criterion.aux_SPOT_RGBI_AERIAL_LABEL-COSIA.weight"] = torch.ones(19)
+    write(content, file)
+    model, report = load(file)
+    assert same(model, series)
+    assert not model.training
+    assert len(report.loaded) == len(series)
+    assert report.prefix == prefix
+    assert {**report.adapted, **report.fresh} == {}
+    assert set(report.left_over) == {n for n in content if n.startswith("criterion.")}
+
+
+def test_a_module_with_a_prefix_of_its_own_takes_bare_weights(series: State) -> None:
+    wrapped = nn.Module()
+    wrapped.model = make(SERIES, seed=1)
+    report = load(series, wrapped).report
+    assert same(wrapped.model, series)
+    assert len(report.loaded) == len(series)
+
+
+def test_half_precision_is_widened_and_told(series: State) -> None:
+    half = {k: t.half() if t.is_floating_point() else t for k, t in series.items()}
+    model, report = load(half)
+    assert model.state_dict()[DEEP].dtype == torch.float32
+    assert torch.equal(model.state_dict()[DEEP], half[DEEP].float())
+    assert report.converted == {
+        "float16 to float32": sum(t.is_floating_point() for t in series.values())
+    }
+
+
+class Odd:
+    """Something that a pickle can hold."""
+
+
+def test_a_pickle_with_objects_is_refused(tmp_path: Path, series: State) -> None:
+    file = tmp_path / "odd.ckpt"
+    torch.save({"state_dict": series, "hyper_parameters": {"config": Odd()}}, file)
+    with pytest.raises(
+        CheckpointError, match=r"tests\.test_weight_files\.Odd.*write the tensors alone"
+    ):
+        load(file)
+
+
+class Trap:
+    """What runs code when a careless loader reads it."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (setattr, (Trap, "ran", True))
+
+
+def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
+    file = tmp_path / "trap.pt"
+    torch.save({"a": Trap()}, file)
+    with pytest.raises(CheckpointError, match="only code in the file could rebuild"):
+        load(file)
+    assert not Trap.ran
+    torch.load(file, weights_only=False)  # the trap does work
+    assert Trap.ran
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer of Git LFS"),
+        (b"GIF89a......", "begins with b'GIF89a"),
+        (b"PK\x03\x04 no zip", "damaged"),
+        (b"\x80\x02 no pickle at all", "only code|damaged"),
+        (b"\x10\0\0\0\0\0\0\0{no json", "is damaged"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=expected):
+        load(file)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.999])
+@pytest.mark.parametrize("write", [as_safetensors, as_state_dict])
+def test_cut_off_files_are_refused(
+    tmp_path: Path, alone: State, write: Callable[[State, Path], None], share: float
+) -> None:
+    file = tmp_path / "cut"
+    write(alone, file)
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(file)
+
+
+def test_safetensors_that_begin_like_a_pickle(tmp_path: Path) -> None:
+    """The first byte is the low one of the header's length: 0x80 for one in 32 files."""
+    file = tmp_path / "weights.safetensors"
+    state = make(SERIES).state_dict()
+    for more in range(0, 256, 8):
+        save_file(state, file, {"note": "x" * more})
+        if file.read_bytes()[:1] == b"\x80":
+            break
+    assert file.read_bytes()[:1] == b"\x80"
+    assert same(load(file).model, state)
+
+
+def test_missing_files_and_unknown_ids_differ(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no file .*none\.ckpt"):
+        load(str(tmp_path / "none.ckpt"))
+    with pytest.raises(CheckpointError, match="No such file"):
+        load(tmp_path / "none.ckpt")
+    with pytest.raises(UnknownNameError, match="Did you mean 'LC-A'"):
+        load("LC-AA")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": {}}, {"model": {"a": 1}}])
+def test_what_is_no_state_dict_is_told(tmp_path: Path, content: object) -> None:
+    file = tmp_path / "x.pt"
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match="expected tensors by name"):
+        load(file)
