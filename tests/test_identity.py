@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pystac
+import pystac.validation
 import pytest
 import torch
 from pystac.extensions.mlm import MLMExtension
@@ -128,7 +129,7 @@ def test_items_describe_inputs_outputs_and_the_file(tmp_path: Path) -> None:
     pystac.validation.validate_dict(core, pystac.STACObjectType.ITEM)
     model = MLMExtension.ext(item)
     assert [found.name for found in model.input] == ["spot_rgbi", "sentinel2_ts"]
-    assert [(found.name, len(found.classes)) for found in model.output] == [("cosia", 19)]
+    assert [(found.name, len(found.classes or ())) for found in model.output] == [("cosia", 19)]
     properties: dict[str, Any] = json.loads(saved.item.read_text("utf-8"))["properties"]
     image, series = properties["mlm:input"]
     assert image["input"] == {

@@ -94,9 +94,7 @@ class Odd:
 def test_a_pickle_with_objects_is_refused(tmp_path: Path, series: State) -> None:
     file = tmp_path / "odd.ckpt"
     torch.save({"state_dict": series, "hyper_parameters": {"config": Odd()}}, file)
-    with pytest.raises(
-        CheckpointError, match=r"tests\.test_weight_files\.Odd.*write the tensors alone"
-    ):
+    with pytest.raises(CheckpointError, match=r"\.Odd, which .*write the tensors alone"):
         load(file)
 
 
