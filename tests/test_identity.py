@@ -140,7 +140,7 @@ def test_items_describe_inputs_outputs_and_the_file(tmp_path: Path) -> None:
     assert image["bands"] == ["spot_rgbi/nir", "spot_rgbi/red", "spot_rgbi/green"]
     assert [s["type"] for s in image["value_scaling"]] == ["z-score"] * 3
     assert series["input"]["shape"] == [-1, -1, 10, 10, 10]
-    described = {band["name"] for band in properties["bands"]}
+    described = {band["name"] for band in item.assets["model"].extra_fields["bands"]}
     assert described == {*image["bands"], *series["bands"]}
     (output,) = properties["mlm:output"]
     assert len(output["classification:classes"]) == 19

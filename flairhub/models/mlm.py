@@ -83,11 +83,7 @@ def item(name: str, properties: Json, file: str, size: int, sha256: str) -> Json
         "stac_extensions": [MLM, CLASSIFICATION, EO, FILE],
         "id": name,
         "geometry": None,
-        "properties": {
-            "datetime": now,
-            "bands": [_band(text) for text in described],
-            **properties,
-        },
+        "properties": {"datetime": now, **properties},
         "links": [],
         "assets": {
             "model": {
@@ -96,6 +92,7 @@ def item(name: str, properties: Json, file: str, size: int, sha256: str) -> Json
                 "type": SAFETENSORS_TYPE,
                 "roles": ["mlm:model", "mlm:weights"],
                 "mlm:artifact_type": "safetensors.torch.save_file",
+                "bands": [_band(text) for text in described],
                 "file:size": size,
                 "file:checksum": f"1220{sha256}",
             }
