@@ -71,9 +71,6 @@ class FlairDataModule(LightningDataModule):
         self, plan: PatchPlan, *, shuffle: bool = False, drop_last: bool = False
     ) -> PatchStream:
         config, trainer = self.config, self.trainer
-        ranks = {}
-        if trainer is not None:
-            ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         return stream(
             plan,
             batch_size=config.batch_size,
@@ -85,5 +82,6 @@ class FlairDataModule(LightningDataModule):
             retry_s=config.retry_s,
             cache=config.cache,
             cache_bytes=config.cache_bytes,
-            **ranks,
+            rank=None if trainer is None else trainer.global_rank,
+            world_size=None if trainer is None else trainer.world_size,
         )

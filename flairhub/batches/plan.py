@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from os import PathLike
@@ -32,6 +33,9 @@ from flairhub.store.tables import (
     read_table,
     times_column,
 )
+
+_TABLES_AT_ONCE = 8
+"""Domains whose tables are read at the same time: object storage answers slowly, but many."""
 
 _ROI_COLUMNS = ("roi", "rows", "columns", "first_row", "first_column", "left", "top")
 
@@ -184,8 +188,13 @@ class PatchPlan:
         planned: list[PlannedRoi] = []
         found: list[npt.NDArray[np.float64]] = []
         known: set[str] = set()
-        for store in _stores(url, domains, storage_options):
-            for roi, usable in _usable_patches(store, rasters, split, fold, complete, filters):
+        with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
+            tables = pool.map(
+                lambda store: list(_usable_patches(store, rasters, split, fold, complete, filters)),
+                _stores(url, domains, storage_options),
+            )
+        for several in tables:
+            for roi, usable in several:
                 known.add(roi.roi)
                 if rois is None or roi.roi in rois:
                     planned.append(roi)

@@ -56,6 +56,19 @@ class PatchStream(IterableDataset[MultimodalBatch]):
     cache, cache_bytes
         Folder on a local disk that keeps parts of remote objects, and what it may take; or a
         `flairhub.store.cache.RangeCache`.
+
+    Raises
+    ------
+    PlanError
+        If a setting makes no sense.
+
+    Examples
+    --------
+    ::
+
+        plan = flairhub.PatchPlan.build("store", modalities=["aerial_rgbi"], split="train")
+        for batch in flairhub.stream(plan, batch_size=8, shuffle=True, seed=1):
+            batch.inputs["aerial_rgbi"]  # (8, 4, 512, 512) uint8
     """
 
     def __init__(
@@ -249,17 +262,5 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         return pinned.to(self.device)
 
 
-def stream(plan: PatchPlan, **options: Any) -> PatchStream:  # noqa: ANN401 - of PatchStream
-    """Return the batches of a plan, to be iterated over as often as wanted.
-
-    Parameters are those of `PatchStream`.
-
-    Examples
-    --------
-    ::
-
-        plan = flairhub.PatchPlan.build("store", modalities=["aerial_rgbi"], split="train")
-        for batch in flairhub.stream(plan, batch_size=8, shuffle=True, seed=1):
-            batch.inputs["aerial_rgbi"]  # (8, 4, 512, 512) uint8
-    """
-    return PatchStream(plan, **options)
+stream = PatchStream
+"""What users call: ``flairhub.stream(plan, batch_size=8)``."""
