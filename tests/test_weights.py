@@ -276,6 +276,16 @@ def test_unknown_bands_must_be_told(alone: State) -> None:
         load(two, make(ALONE), file_bands={"spot_rgbi": ("redd", "nir")})
 
 
+def test_fusion_of_the_input_level_follows_the_bands_and_decides_nothing() -> None:
+    """ResNets fuse the images themselves too, in a layer as wide as their bands that none reads."""
+    options = IgnOptions(("dem_elev", "spot_rgbi"), {"cosia": 19}, encoder="resnet18")
+    state = make(options).state_dict()
+    four = {"spot_rgbi": ("red", "green", "blue", "nir")}
+    report = load(state, bands=four, adapt_bands=True).report
+    assert list(report.adapted) == ["encoders.SPOT_RGBI.seg_model.conv1.weight"]
+    assert list(report.fresh) == ["fusion_handler.conv_f.0.weight"]
+
+
 def test_where_no_band_is_known_a_grey_image_answers_as_before() -> None:
     kernels = torch.rand(8, 3, 4, 4)
     found = rearrange_bands(kernels, ("red", "green", "blue"), ("pan", "nir"))
