@@ -18,106 +18,28 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
 from string import ascii_lowercase
 from typing import Any, ClassVar
 
 from converters.files import RawTree, SourceFile
+from converters.flair_raw import IMAGE, MASK, FlairFolder, Zone, parse_raster
 from converters.geometry import lattice_positions, lattices, overlapping, roi_grid
 from converters.rasters import read_grid
 from converters.source import Area, RoiSource
-from flairhub.errors import InvalidIdError, SourceDataError
+from flairhub.errors import SourceDataError
 from flairhub.grids import Grid
 from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import MODALITIES, Modality
 
-IMAGE, MASK = MODALITIES["flair_aerial"], MODALITIES["flair_mask"]
-
 METADATA_FILE = "flair-1_metadata_aerial.json"
 
-_FOLDER = re.compile(
-    r"(?P<stem>flair(?:_[12])?(?:_toy)?)_(?P<kind>aerial|labels|sen)_(?P<part>train|test)"
-)
 _METADATA = re.compile(r"flair.*metadata.*\.json")
-_RASTER = re.compile(
-    r"(?P<domain>[^/]+)/(?P<zone>[^/]+)/(?:img/IMG|msk/MSK)_(?P<number>[0-9]+)\.tif"
-)
 _FACTS = ("time", "camera")
 """Of the metadata, what is kept of each patch in the table of patches, besides its date."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlairFolder:
-    """A folder at the top of FLAIR#1 or FLAIR#2.
-
-    Parameters
-    ----------
-    stem
-        How the name begins: ``flair``, ``flair_1``, ``flair_2``.
-    kind
-        ``aerial``, ``labels`` or ``sen``.
-    part
-        ``train`` or ``test``.
-    """
-
-    stem: str
-    kind: str
-    part: str
-
-    @classmethod
-    def parse(cls, name: str) -> FlairFolder | None:
-        """Read a folder name; None for any other."""
-        found = _FOLDER.fullmatch(name)
-        return cls(**found.groupdict()) if found else None
-
-    def sister(self, kind: str) -> FlairFolder:
-        """Return the folder that holds another kind of the same zones."""
-        return FlairFolder(self.stem, kind, self.part)
-
-    def __str__(self) -> str:
-        """Return the name as IGN writes it."""
-        return f"{self.stem}_{self.kind}_{self.part}"
-
-
-def raster_path(modality: Modality, domain: DomainId, zone: RoiId, number: int) -> str:
-    """Return the path of an image or a mask below its folder."""
-    folder, name = ("img", "IMG") if modality is IMAGE else ("msk", "MSK")
-    return f"{zone_path(domain, zone)}/{folder}/{name}_{number:06d}.tif"
-
-
-def zone_path(domain: DomainId, zone: RoiId) -> str:
-    """Return the path of a zone below the folders."""
-    return f"{domain}/{zone}".replace("-", "_")
-
-
-@dataclass
-class Zone:
-    """What lies in the folders of one zone.
-
-    Parameters
-    ----------
-    domain, roi
-        Its ids.
-    folders
-        Where it was found; more than one is a fault.
-    rasters
-        By number of the image, then by modality key.
-    """
-
-    domain: DomainId
-    roi: RoiId
-    folders: list[FlairFolder] = field(default_factory=list)
-    rasters: dict[str, dict[str, SourceFile]] = field(default_factory=lambda: defaultdict(dict))
-
-    @property
-    def name(self) -> str:
-        """Domain and zone as IGN writes them."""
-        return zone_path(self.domain, self.roi)
 
 
 class Flair1Tree:
@@ -316,7 +238,7 @@ class Flair1Tree:
                 for path, file in sorted(self.tree.files(str(folder.sister(kind))).items()):
                     if not path.endswith(".tif"):
                         continue
-                    zone, number = _parse(path, modality, file, found)
+                    zone, number = parse_raster(path, modality, file, found)
                     if folder not in zone.folders:
                         zone.folders.append(folder)
                     zone.rasters[number][modality.key] = file
@@ -357,26 +279,6 @@ def read_json(file: SourceFile) -> dict[str, Any]:
         msg = f"{file} holds a {type(found).__name__}; expected an object with a key an image."
         raise SourceDataError(msg)
     return found
-
-
-def _parse(
-    path: str, modality: Modality, file: SourceFile, zones: dict[str, Zone]
-) -> tuple[Zone, str]:
-    """Return the zone of a raster, which is made when it is the first, and its number."""
-    found = _RASTER.fullmatch(path)
-    if found is not None:
-        with suppress(InvalidIdError):
-            domain = DomainId.parse(found["domain"].replace("_", "-"))
-            roi = RoiId.parse(found["zone"].replace("_", "-"))
-            if not roi.part and path == raster_path(modality, domain, roi, int(found["number"])):
-                zone = zones.setdefault(zone_path(domain, roi), Zone(domain, roi))
-                return zone, found["number"]
-    folder, name = ("img", "IMG") if modality is IMAGE else ("msk", "MSK")
-    msg = (
-        f"{file} is no raster of FLAIR#1 or FLAIR#2; expected a path like "
-        f"D004_2021/Z1_AN/{folder}/{name}_000001.tif."
-    )
-    raise SourceDataError(msg)
 
 
 def _day(text: object, image: str, file: SourceFile | None) -> date:

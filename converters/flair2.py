@@ -24,7 +24,8 @@ from math import floor
 from typing import ClassVar
 
 from converters.files import SourceFile
-from converters.flair1 import Flair1Tree, FlairFolder, Zone, read_json, zone_path
+from converters.flair1 import Flair1Tree, read_json
+from converters.flair_raw import Part, Zone, zone_path
 from converters.npy import check_shape, read_shape
 from converters.source import Area
 from flairhub.errors import SourceDataError
@@ -127,9 +128,9 @@ class Flair2Tree(Flair1Tree):
         return (read_json(files[0]), files[0]) if files else ({}, None)
 
     @cached_property
-    def _series(self) -> Mapping[tuple[FlairFolder, str], Mapping[str, SourceFile]]:
+    def _series(self) -> Mapping[tuple[Part, str], Mapping[str, SourceFile]]:
         """The files of each super-area, by the folder of its images and its zone."""
-        found: dict[tuple[FlairFolder, str], dict[str, SourceFile]] = defaultdict(dict)
+        found: dict[tuple[Part, str], dict[str, SourceFile]] = defaultdict(dict)
         for folder in self.folders:
             if folder.kind != "sen":
                 continue

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from converters.files import RawTree
-from converters.flair1 import Flair1Tree, FlairFolder
+from converters.flair1 import Flair1Tree
 from converters.flair2 import Flair2Tree
+from converters.flair_huggingface import FlairHuggingFaceTree, data_folder
+from converters.flair_raw import FlairFolder
 from converters.flairhub_raw import RawFolder
 from converters.flairhub_tree import FlairHubTree
 from converters.source import Source
@@ -21,7 +23,8 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     SourceDataError
         If it has none of the known layouts; the message names them.
     """
-    names = RawTree(place).names
+    tree = RawTree(place)
+    names = tree.names
     hub = [name for name in names if RawFolder.parse(name)]
     flair = [folder for name in names if (folder := FlairFolder.parse(name))]
     if hub and flair:
@@ -33,10 +36,13 @@ def open_source(place: str | os.PathLike[str]) -> Source:
         return Flair2Tree(place)
     if flair:
         return Flair1Tree(place)
+    if data_folder(tree):
+        return FlairHuggingFaceTree(place)
     msg = (
         f"{place} has no layout that is known. FLAIR-HUB has folders or zips like "
         "D012-2019_AERIAL_RGBI; FLAIR#1 like flair_aerial_train, flair_1_aerial_test; FLAIR#2 "
-        "like flair_aerial_train, flair_sen_train, flair_2_aerial_test. Found "
+        "like flair_aerial_train, flair_sen_train, flair_2_aerial_test; both, from Hugging Face, "
+        "like data/train-val. Found "
         f"{', '.join(names[:5]) or 'no folder at all'}."
     )
     raise SourceDataError(msg)

@@ -8,6 +8,7 @@ knows best what is wrong with it. Both give the same pixels, which is tested.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,9 @@ Pixels = npt.NDArray[np.generic]
 
 _HEADER_BYTES = 16384
 """In which writers put the header, when they put it first."""
+
+_UNCODED = re.compile(r'(?:LOCAL_CS|ENGCRS)\["[^"]*Lambert[- _]?93', re.IGNORECASE)
+"""The CRS that masks of FLAIR#1 and FLAIR#2 have: EPSG:2154 by its name, without its code."""
 
 _EPSG = int(CRS.removeprefix("EPSG:"))
 
@@ -166,8 +170,8 @@ def _checked_grid(dataset: DatasetReader, file: SourceFile, modality: Modality) 
             raise SourceDataError(msg)
 
     crs = dataset.crs
-    code = f"EPSG:{crs.to_epsg()}" if crs else "missing"
-    check(code == CRS, "CRS", code if not crs or crs.to_epsg() else crs.to_string(), CRS)
+    code = f"EPSG:{crs.to_epsg()}" if crs and crs.to_epsg() else crs.to_wkt() if crs else "missing"
+    check(code == CRS or bool(_UNCODED.match(code)), "CRS", code, CRS)
     dtypes = sorted(set(dataset.dtypes))
     check(dtypes == [modality.dtype], "dtype", "/".join(dtypes), modality.dtype)
     side = modality.patch_px

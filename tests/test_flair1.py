@@ -17,7 +17,8 @@ import xarray as xr
 from affine import Affine
 
 from converters.convert import convert
-from converters.flair1 import Flair1Tree, FlairFolder, _letters
+from converters.flair1 import Flair1Tree, _letters
+from converters.flair_raw import FlairFolder
 from converters.flairhub_tree import FlairHubTree
 from converters.miniature import write_sample
 from converters.open import open_source

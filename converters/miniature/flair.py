@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.flair1 import IMAGE, MASK, METADATA_FILE, FlairFolder, raster_path, zone_path
+from converters.flair1 import METADATA_FILE
 from converters.flair2 import CENTROIDS_FILE, area_path
+from converters.flair_raw import IMAGE, MASK, FlairFolder, raster_path, zone_path
 from converters.miniature import sensors
 from converters.miniature.landscape import Landscape, draw
 from converters.miniature.terroirs import SampleRoi
