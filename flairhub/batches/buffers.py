@@ -6,6 +6,7 @@ Series differ in length: they are kept apart and padded when the batch is comple
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,38 @@ from flairhub.modalities import get_label, get_modality
 Pixels = npt.NDArray[Any]
 Days = npt.NDArray[np.int64]
 
+_SPARE = 2
+"""Arrays of one shape that are kept for later use."""
+
+
+class ArrayPool:
+    """Arrays that are used again once nobody holds them: fresh memory costs a fault a page.
+
+    A tensor keeps the array alive that it was made of; when the last tensor on it is gone, its
+    memory comes back here.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[tuple[int, ...], str], list[Pixels]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
+        """Return an array that is not initialised."""
+        kind = np.dtype(dtype)
+        free = self._free.setdefault((shape, kind.str), [])
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = np.empty(shape, kind)
+        lent = memory.view()
+        # at exit nobody needs it back
+        weakref.finalize(lent, _give_back, free, memory).atexit = False
+        return lent
+
+
+def _give_back(free: list[Pixels], memory: Pixels) -> None:
+    if len(free) < _SPARE:
+        free.append(memory)
+
 
 class BatchBuffers:
     """Room for the samples of one batch.
@@ -31,6 +64,8 @@ class BatchBuffers:
         Says which modalities, bands and labels.
     windows
         Of the samples.
+    pool
+        Where the arrays come from.
 
     Attributes
     ----------
@@ -42,7 +77,7 @@ class BatchBuffers:
         By sample: modality to whether the window has it; to be set.
     """
 
-    def __init__(self, plan: PatchPlan, windows: Sequence[PatchWindow]) -> None:
+    def __init__(self, plan: PatchPlan, windows: Sequence[PatchWindow], pool: ArrayPool) -> None:
         self.windows = tuple(windows)
         size = len(self.windows)
         self.inputs: dict[str, Pixels] = {}
@@ -50,11 +85,11 @@ class BatchBuffers:
             modality = get_modality(key)
             if not modality.temporal:
                 shape = (size, len(plan.bands[key]), *plan.pixels(modality))
-                self.inputs[key] = np.empty(shape, modality.numpy_dtype)
+                self.inputs[key] = pool.empty(shape, modality.numpy_dtype)
         self.labels: dict[str, Pixels] = {}
         for key in plan.labels:
             raster = get_label(key)[0]
-            self.labels[key] = np.empty((size, *plan.pixels(raster)), raster.numpy_dtype)
+            self.labels[key] = pool.empty((size, *plan.pixels(raster)), raster.numpy_dtype)
         self.series: list[dict[str, Pixels]] = [{} for _ in self.windows]
         self.days: list[dict[str, Days]] = [{} for _ in self.windows]
         self.present: list[dict[str, bool]] = [{} for _ in self.windows]

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from zarr.storage import ObjectStore
 
 from flairhub.batches.batch import MultimodalBatch
-from flairhub.batches.buffers import BatchBuffers
+from flairhub.batches.buffers import ArrayPool, BatchBuffers
 from flairhub.batches.plan import PatchPlan
 from flairhub.batches.reader import DamagedError, Fetched, RoiReader, place_name
 from flairhub.errors import FlairHubError, ReadError
@@ -37,13 +37,14 @@ Numbers = npt.NDArray[np.int64]
 
 
 class Readers:
-    """The ROIs of a plan, each opened when its first window is read, and kept.
+    """The ROIs of a plan, each opened when its first window is read, and kept; and memory to use.
 
     Some 20 kB each and the indexes of its shards: all of FLAIR-HUB takes about 100 MB.
     """
 
     def __init__(self, plan: PatchPlan) -> None:
         self.plan = plan
+        self.pool = ArrayPool()
         self._open: dict[int, RoiReader] = {}
 
     def fetch(self, numbers: Sequence[int], attempt: int = 0) -> Reads[list[Fetched]]:
@@ -154,7 +155,8 @@ class Pipeline:
     def _begin(self, batch: _Batch) -> None:
         """Have the windows of a batch fetched and decoded."""
         plan = self.readers.plan
-        batch.buffers = BatchBuffers(plan, [plan.windows[number] for number in batch.numbers])
+        windows = [plan.windows[number] for number in batch.numbers]
+        batch.buffers = BatchBuffers(plan, windows, self.readers.pool)
         for row, number in enumerate(batch.numbers):
             batch.done.append(self._window(number, batch.buffers, row))
 

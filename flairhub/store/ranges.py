@@ -155,7 +155,7 @@ class RangeReader:
         place = wanted.place
         try:
             if type(place.store) is LocalStore:
-                body = _read_file(place.store.root / place.path, wanted)
+                body = _read_file(f"{place.store.root}/{place.path}", wanted)
             else:
                 found = sync(
                     place.store.get(place.path, default_buffer_prototype(), _zarr_range(wanted))
@@ -299,7 +299,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:_MESSAGE_LENGTH]}".rstrip(": ")
 
 
-def _read_file(path: os.PathLike[str], wanted: ByteRange) -> Body:
+def _read_file(path: str, wanted: ByteRange) -> Body:
     handle = os.open(path, os.O_RDONLY)
     try:
         start, stop = wanted.start, wanted.stop

@@ -105,8 +105,9 @@ class ShardedArray:
         height, width = self.codec.shape[-2:]
         down = list(_overlaps(window.row, window.height, height))
         across = list(_overlaps(window.column, window.width, width))
-        numbers = [(y, x) for (y, *_), (x, *_) in product(down, across)]
-        yield from self._load({(y // rows, x // columns) for y, x in numbers})
+        shards = {(y // rows, x // columns) for (y, *_), (x, *_) in product(down, across)}
+        if not shards <= self._indexes.keys():
+            yield from self._load(shards)
         found = []
         for (y, from_y, to_y), (x, from_x, to_x) in product(down, across):
             index = self._indexes[y // rows, x // columns]
