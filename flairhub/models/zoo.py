@@ -143,6 +143,8 @@ class ModelCard:
         What a user should know, as whole sentences: where sources disagree above all.
     licence
         SPDX-like name of the licence.
+    metadata
+        Whether it takes metadata of the image beside its pixels.
     """
 
     id: str
@@ -160,6 +162,7 @@ class ModelCard:
     weights: tuple[HubWeights, ...] = ()
     notes: tuple[str, ...] = ()
     licence: str = "etalab-2.0"
+    metadata: bool = False
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -303,6 +306,7 @@ def _baseline(
     scores: tuple[Score, ...],
     parameters: Parameters,
     *notes: str,
+    metadata: bool = False,
 ) -> ModelCard:
     return ModelCard(
         id=name,
@@ -316,6 +320,7 @@ def _baseline(
         parameters=parameters,
         scores=scores,
         notes=(_BASELINE_NOTE, *notes),
+        metadata=metadata,
     )
 
 
@@ -328,7 +333,7 @@ _BASELINES = (
             Score("FLAIR#1 test", 54.43, None, FLAIR_1, spread=0.14),
             Score("FLAIR#2 test", 54.70, None, FLAIR_2),
         ),
-        Parameters(24.4),
+        Parameters(24.4, all_no_aux=24444381),
         _INC_NOTE,
     ),
     _baseline(
@@ -339,8 +344,9 @@ _BASELINES = (
             Score("FLAIR#1 test", 55.70, None, FLAIR_1, "with augmentation", 0.27),
             Score("FLAIR#2 test", 55.93, None, FLAIR_2, "with augmentation"),
         ),
-        Parameters(),
+        Parameters(all_no_aux=24449933),
         "Takes the metadata of the image beside its pixels: position, height, date, time, camera.",
+        metadata=True,
     ),
     _baseline(
         "FLAIR2-UTT",
@@ -356,7 +362,7 @@ _BASELINES = (
                 "with cloud filter, monthly averages and augmentation",
             ),
         ),
-        Parameters(),
+        Parameters(all_no_aux=27227007),
     ),
 )
 

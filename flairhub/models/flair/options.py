@@ -1,0 +1,89 @@
+"""What a baseline takes, predicts and is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from flairhub.errors import ConfigError, did_you_mean
+from flairhub.models.zoo import ModelCard
+
+IMAGE, SERIES, TASK = "flair_aerial", "flair_sentinel2_ts", "flair"
+"""Keys of the inputs in `flairhub.modalities`, and of the classes in `flairhub.nomenclatures`."""
+
+Form = Literal["none", "ign", "own"]
+"""Whether metadata are taken, and how: as IGN's code does, or with its faults repaired."""
+
+
+@dataclass(frozen=True)
+class FlairOptions:
+    """Options of a baseline of FLAIR#1 or FLAIR#2.
+
+    Parameters
+    ----------
+    bands
+        Channels of the aerial image.
+    classes
+        Number of classes; `flairhub.models.flair.classes` has the numberings of 12, 13, 15 and 19.
+    series_bands
+        Channels of a date of the Sentinel-2 series; 0 for a network of the image alone.
+    metadata
+        Whether metadata of the image are taken: see `flairhub.models.flair.conditioning`.
+    modality_dropout
+        Share of samples whose series is left out in training.
+    pretrained
+        Start the image's encoder from ImageNet weights, as IGN did (downloaded on first use).
+
+    Raises
+    ------
+    ConfigError
+        If a value is none of those.
+    """
+
+    bands: int = 5
+    classes: int = 13
+    series_bands: int = 0
+    metadata: Form = "none"
+    modality_dropout: float = 0.0
+    pretrained: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.bands < 1 or self.classes < 1 or self.series_bands < 0:
+            msg = (
+                "A baseline needs at least one band and one class; got "
+                f"bands={self.bands}, classes={self.classes}, series_bands={self.series_bands}."
+            )
+            raise ConfigError(msg)
+        if self.metadata not in get_args(Form):
+            hint = did_you_mean(str(self.metadata), get_args(Form))
+            msg = f"metadata={self.metadata!r} is no form of metadata. {hint}"
+            raise ConfigError(msg)
+        if not 0 <= self.modality_dropout <= 1:
+            msg = f"modality_dropout={self.modality_dropout} is a share: from 0 to 1."
+            raise ConfigError(msg)
+
+    @classmethod
+    def of(cls, card: ModelCard, **changes: Any) -> FlairOptions:  # noqa: ANN401
+        """Return the options of a published baseline, some of them changed.
+
+        Raises
+        ------
+        ConfigError
+            If the model is no baseline, or there is no such option.
+        """
+        if card.family not in ("flair-1", "flair-2"):
+            msg = f"{card.id} is a model of {card.family}, no baseline of FLAIR#1 or FLAIR#2."
+            raise ConfigError(msg)
+        options = cls(
+            bands=len(card.bands[IMAGE]),
+            classes=card.classes[0],
+            series_bands=len(card.bands.get(SERIES, ())),
+            metadata="ign" if card.metadata else "none",
+        )
+        stray = [name for name in changes if name not in cls.__dataclass_fields__]
+        if stray:
+            hint = did_you_mean(stray[0], cls.__dataclass_fields__)
+            msg = f"{card.id} has no option {stray[0]!r}. {hint}"
+            raise ConfigError(msg)
+        return replace(options, **changes)
