@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def server(store_root: Path) -> Iterator[ObjectServer]:
         yield running
 
 
-def _stream(server: ObjectServer, **options: object) -> PatchStream:
+def _stream(server: ObjectServer, **options: Any) -> PatchStream:
     plan = PatchPlan.build(
         server.url, modalities=INPUTS, labels=LABELS, storage_options=server.storage_options
     )
@@ -80,6 +82,15 @@ def test_block_order_asks_less_for_the_same_pixels(server: ObjectServer) -> None
     for batch in apart:
         for i, window in enumerate(batch.windows):
             assert batch.inputs["dem_elev"][i].numpy().tobytes() == found[window]
+
+
+def test_it_runs_where_a_loop_runs(server: ObjectServer) -> None:
+    """A notebook's cells run inside an event loop."""
+
+    async def cell() -> list[bytes]:
+        return _pixels(_stream(server))
+
+    assert asyncio.run(cell()) == _pixels(_stream(server))
 
 
 def test_a_cache_saves_the_requests_of_the_next_epoch(server: ObjectServer, tmp_path: Path) -> None:

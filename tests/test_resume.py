@@ -24,6 +24,7 @@ from flairhub.batches.plan import PatchWindow
 from flairhub.batches.streaming import PatchStream, stream
 from flairhub.config import DataConfig
 from flairhub.errors import PlanError
+from tests.processes import run
 
 Seen = list[tuple[PatchWindow, ...]]
 
@@ -42,7 +43,7 @@ def _windows(batches: Sequence[MultimodalBatch]) -> Seen:
 def test_resumes_at_any_batch(plan: PatchPlan, shuffle: Shuffle, world_size: int) -> None:
     read: list[PatchWindow] = []
     for rank in range(world_size):
-        how = {"batch_size": 5, "shuffle": shuffle, "rank": rank, "world_size": world_size}
+        how: dict[str, Any] = {"batch_size": 5, "shuffle": shuffle, "rank": rank, "world_size": world_size}
         whole = _windows(list(stream(plan, **how, seed=3, epoch=2)))
         read += [window for batch in whole for window in batch]
         for stop in {1, len(whole) // 2, len(whole) - 1}:
@@ -152,6 +153,63 @@ def test_lightning_resumes_inside_an_epoch(store_root: Path, tmp_path: Path, eve
             resumed, FlairDataModule(config, seed=4), ckpt_path=str(checkpoint), weights_only=False
         )
         assert whole.seen[:step] + resumed.seen == whole.seen, checkpoint.name
+
+
+KILLED = """
+import os, signal, sys, warnings
+from pathlib import Path
+import lightning, torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from flairhub.batches.datamodule import FlairDataModule
+from flairhub.config import DataConfig
+
+warnings.simplefilter("ignore")
+root, folder, log, stop = sys.argv[1], Path(sys.argv[2]), open(sys.argv[3], "a"), int(sys.argv[4])
+
+class Model(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, number):
+        if self.global_step == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        print(self.global_step, *(w.extent.bbox for w in batch.windows), file=log, flush=True)
+        return self.layer(torch.ones(1, 1)).sum()
+
+    def validation_step(self, batch, number):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+last = folder / "last.ckpt"
+config = DataConfig(root=root, modalities=("spot_rgbi",), batch_size=4, window_m=51.2)
+lightning.Trainer(
+    max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False,
+    callbacks=[ModelCheckpoint(folder, every_n_train_steps=3, save_last=True)],
+).fit(Model(), FlairDataModule(config, seed=9), ckpt_path=last if last.exists() else None,
+      weights_only=False)
+"""
+
+
+def test_a_killed_run_sees_the_same_batches(store_root: Path, tmp_path: Path) -> None:
+    def train(name: str, stop: int) -> int:
+        command = [sys.executable, "-c", KILLED, str(store_root), str(tmp_path / name)]
+        return run(*command, str(tmp_path / f"{name}.log"), str(stop)).returncode
+
+    assert train("whole", -1) == 0
+    whole = (tmp_path / "whole.log").read_text().splitlines()
+    assert len(whole) > 12
+    for stop in (5, len(whole) - 4):
+        assert train("killed", stop) == -signal.SIGKILL
+    assert train("killed", -1) == 0
+    # what was read after the last checkpoint is read again; nothing else is
+    seen = (tmp_path / "killed.log").read_text().splitlines()
+    assert set(seen) == set(whole)
+    by_step = {line.split()[0]: line for line in seen}
+    assert list(by_step.values()) == whole
+    assert len(whole) < len(seen) <= len(whole) + 2 * 3
 
 
 INTERRUPTED = """
