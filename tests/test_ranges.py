@@ -33,7 +33,7 @@ def server(store_root: Path) -> Iterator[ObjectServer]:
         yield running
 
 
-def _stream(server: ObjectServer, **options: Any) -> PatchStream:
+def _stream(server: ObjectServer, **options: Any) -> PatchStream:  # noqa: ANN401
     plan = PatchPlan.build(
         server.url, modalities=INPUTS, labels=LABELS, storage_options=server.storage_options
     )

@@ -43,7 +43,8 @@ def _windows(batches: Sequence[MultimodalBatch]) -> Seen:
 def test_resumes_at_any_batch(plan: PatchPlan, shuffle: Shuffle, world_size: int) -> None:
     read: list[PatchWindow] = []
     for rank in range(world_size):
-        how: dict[str, Any] = {"batch_size": 5, "shuffle": shuffle, "rank": rank, "world_size": world_size}
+        ranks = {"rank": rank, "world_size": world_size}
+        how: dict[str, Any] = {"batch_size": 5, "shuffle": shuffle, **ranks}
         whole = _windows(list(stream(plan, **how, seed=3, epoch=2)))
         read += [window for batch in whole for window in batch]
         for stop in {1, len(whole) // 2, len(whole) - 1}:
