@@ -38,8 +38,9 @@ from flairhub.modalities import MODALITIES, Modality
 METADATA_FILE = "flair-1_metadata_aerial.json"
 
 _METADATA = re.compile(r"flair.*metadata.*\.json")
-_FACTS = ("time", "camera")
-"""Of the metadata, what is kept of each patch in the table of patches, besides its date."""
+_FACTS = {"time": "time", "camera": "camera", "patch_centroid_z": "altitude"}
+"""Of the metadata, what is kept of each patch in the table of patches, besides its date: IGN's name
+and the table's."""
 
 
 class Flair1Tree:
@@ -210,7 +211,7 @@ class Flair1Tree:
     ) -> tuple[dict[str, dict[PatchId, str]], dict[PatchId, date | None]]:
         """Return what the metadata tell of each patch, and its date where that is known."""
         facts: dict[str, dict[PatchId, str]] = {"image": {}}
-        facts |= {name: {} for name in _FACTS} if self._metadata else {}
+        facts |= {name: {} for name in _FACTS.values()} if self._metadata else {}
         dates: dict[PatchId, date | None] = {}
         for number, patch in patches.items():
             image = f"IMG_{number}"
@@ -222,9 +223,9 @@ class Flair1Tree:
                     msg = f"{file}: {image} is of {name} {told[name]!r}, but lies in {zone.name}."
                     raise SourceDataError(msg)
             dates[patch] = _day(told["date"], image, file) if "date" in told else None
-            for name in _FACTS:
-                if name in told:
-                    facts[name][patch] = str(told[name])
+            for theirs, name in _FACTS.items():
+                if theirs in told:
+                    facts[name][patch] = str(told[theirs])
         return facts, dates
 
     @cached_property
