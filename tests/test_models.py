@@ -17,10 +17,12 @@ from flairhub.errors import ConfigError, GridError, UnknownNameError
 from flairhub.modalities import MODALITIES
 from flairhub.models import MultimodalSegmenter, build_model
 from flairhub.models.alignment import common_size, next_multiple, pad_to, resize
-from flairhub.models.decoders import Decoder
-from flairhub.models.fusion import Fusion
+from flairhub.models.dates import season_code
+from flairhub.models.decoders import Convolutions
+from flairhub.models.fusion import MeanFusion
+from flairhub.models.ign import Scores
+from flairhub.models.ltae import LTAE
 from flairhub.models.raster_encoder import RasterEncoder
-from flairhub.models.temporal import SeriesEncoder, season_code
 from flairhub.nomenclatures import NOMENCLATURES
 
 BANDS = {key: len(m.bands) for key, m in MODALITIES.items()}
@@ -42,8 +44,8 @@ class Call:
     present: dict[str, Tensor]
 
     def into(self, model: MultimodalSegmenter) -> dict[str, Tensor]:
-        result: dict[str, Tensor] = model(self.inputs, self.days, self.lengths, self.present)
-        return result
+        result: Scores = model(self.inputs, self.days, self.lengths, self.present)
+        return result.main
 
     def without(self, *names: str) -> Call:
         kept = {key: value for key, value in self.inputs.items() if key not in names}
@@ -297,12 +299,12 @@ def test_padding_repeats_the_edge() -> None:
 
 def test_fusion_is_the_mean_over_what_is_present() -> None:
     torch.manual_seed(0)
-    fusion = Fusion({"a": 2, "b": 3}, 4).eval()
-    a, b = torch.rand(2, 2, 4, 4), torch.rand(1, 3, 4, 4)
-    rows = {"a": torch.tensor([True, True]), "b": torch.tensor([False, True])}
-    found = fusion({"a": a, "b": b}, rows, 2, (4, 4))
+    fusion = MeanFusion({"a": 2, "b": 3}, 4).eval()
+    a, b = torch.rand(2, 2, 4, 4), torch.rand(2, 3, 4, 4)
+    b[0] = torch.nan
+    found = fusion({"a": a, "b": b}, {"b": torch.tensor([False, True])}, 2, (4, 4))
     of_a, of_b = fusion.project["a"](a), fusion.project["b"](b)
-    mean = torch.stack([of_a[0], (of_a[1] + of_b[0]) / 2])
+    mean = torch.stack([of_a[0], (of_a[1] + of_b[1]) / 2])
     torch.testing.assert_close(found, fusion.norm(mean).relu())
 
 
@@ -352,7 +354,7 @@ def test_labels_alone_make_no_model() -> None:
 
 
 def test_one_level_is_decoded_by_convolutions() -> None:
-    decoder = Decoder("unet", [8], 16)
+    decoder = Convolutions([8], 16)
     assert decoder([torch.randn(2, 8, 10, 10)]).shape == (2, 16, 10, 10)
     assert decoder.out_channels == 16
 
@@ -360,12 +362,11 @@ def test_one_level_is_decoded_by_convolutions() -> None:
 def test_attention_is_over_true_dates_only() -> None:
     """With equal values everywhere the weights' sum shows: it is 1 whatever the padding."""
     torch.manual_seed(0)
-    encoder = SeriesEncoder(2, 8, 2).eval()
-    encoder.season = nn.Linear(encoder.season.in_features, 8)
-    nn.init.zeros_(encoder.season.weight)
-    nn.init.zeros_(encoder.season.bias)
+    encoder = LTAE(2, 8, 2).eval()
+    nn.init.zeros_(encoder.attention.season.weight)
+    nn.init.zeros_(encoder.attention.season.bias)
     series = torch.rand(1, 1, 2, 3, 3).expand(1, 6, 2, 3, 3)
     days = torch.arange(6)[None]
-    found = [encoder(series, days, torch.tensor([n])) for n in (1, 4, 6)]
+    found = [encoder(series, days, torch.tensor([n]))[0] for n in (1, 4, 6)]
     for one, other in itertools.pairwise(found):
         torch.testing.assert_close(one, other)

@@ -8,7 +8,7 @@ into messages about a file. Torch and Zarr are not imported here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -186,9 +186,14 @@ class ModelConfig(Section):
     pretrained: bool = Field(
         default=False, description="Start from timm's published weights (downloaded on first use)."
     )
-    decoder: Literal["unet", "upernet"] = Field(
-        default="unet", description="How maps become classes."
+    series_encoder: str = Field(
+        default="ltae",
+        description="How series become maps: ltae (one map) or utae (a pyramid of three).",
     )
+    fusion: str = Field(
+        default="mean", description="How maps of many modalities become one: mean of projections."
+    )
+    decoder: str = Field(default="unet", description="How maps become classes: unet or upernet.")
     decoder_channels: int = Field(
         default=64,
         ge=8,
@@ -205,13 +210,24 @@ class ModelConfig(Section):
         default=64,
         ge=8,
         le=1024,
-        description="Channels of a series' map; a multiple of series_heads.",
+        description="Channels of a series' maps; a multiple of series_heads.",
     )
     series_heads: int = Field(
         default=8, ge=1, le=64, description="Heads of the attention over time."
     )
     dropout: Fraction = Field(
         default=0.0, description="Share of channels dropped before the heads."
+    )
+    modality_dropout: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default_factory=dict,
+        description="Chance that a training sample loses a modality, by key; never all of a "
+        "sample. Learned tokens stand for its maps; 0 gives tokens for where data lack it.",
+    )
+    auxiliary: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="Weight of the mean loss of auxiliary heads, one a modality; none when 0.",
     )
 
     @model_validator(mode="after")
@@ -291,6 +307,7 @@ class RunConfig(Section):
     def _check_names(self) -> Self:
         for section, key, names, known in (
             ("model", "encoders", self.model.encoders, self.data.modalities),
+            ("model", "modality_dropout", self.model.modality_dropout, self.data.modalities),
             ("training", "task_weights", self.training.task_weights, self.data.labels),
         ):
             for name in names:

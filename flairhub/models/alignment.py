@@ -44,7 +44,7 @@ def common_size(
         raise GridError(msg)
     first, ground = next(iter(grounds.items()))
     for name, other in grounds.items():
-        if not np.allclose(other, ground, rtol=0, atol=_TOLERANCE_M):
+        if any(abs(a - b) > _TOLERANCE_M for a, b in zip(other, ground, strict=True)):
             msg = (
                 f"Inputs must cover the same ground; {first} covers {_metres(ground)} and "
                 f"{name} {_metres(other)} (height x width)."

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from torch import nn
 
 from flairhub.config import ModelConfig
-from flairhub.errors import ConfigError
+from flairhub.errors import ConfigError, did_you_mean
 from flairhub.modalities import Kind, Modality, get_modality
-from flairhub.models.decoders import Decoder
-from flairhub.models.fusion import Fusion
+from flairhub.models.absence import AbsentTokens, ModalityDropout
+from flairhub.models.auxiliary import AuxiliaryHead
+from flairhub.models.decoders import Convolutions
+from flairhub.models.encoder import MapEncoder
 from flairhub.models.pyramid import Pyramid, SourceMap
 from flairhub.models.raster_encoder import RasterEncoder
+from flairhub.models.registry import (
+    DECODERS,
+    FUSIONS,
+    RASTER_ENCODERS,
+    SERIES_ENCODERS,
+    choose,
+)
 from flairhub.models.segmenter import MultimodalSegmenter
-from flairhub.models.temporal import SeriesEncoder
 from flairhub.nomenclatures import get_nomenclature
-
-FIRST_REDUCTION = {"unet": 2, "upernet": 4}
-"""Input pixels per pixel of the finest map that a decoder uses."""
 
 LAST_REDUCTION = 32
 """Input pixels of the finest raster per pixel of the coarsest map."""
@@ -34,8 +40,8 @@ def build_model(
 
     The finest raster's encoder gives the levels of the pyramid. Every other map, of a coarser
     raster or of a series, enters the level whose pixels are nearest to its own in metres: a
-    10.24 m series joins where an aerial image has been reduced to 6.4 m. Encoders of coarser
-    rasters end at the ground resolution where the finest one's does.
+    10.24 m series joins where an aerial image has been reduced to 6.4 m. Other encoders end at the
+    ground resolution where the finest raster's does.
 
     Parameters
     ----------
@@ -51,7 +57,7 @@ def build_model(
     Raises
     ------
     ConfigError
-        If an encoder does not exist, or there is nothing to encode.
+        If a block does not exist, there is nothing to encode, or modality dropout leaves nothing.
     UnknownNameError
         If a modality or label set does not exist.
     """
@@ -64,63 +70,86 @@ def build_model(
         msg = f"A model needs a raster or a series; got {[m.key for m in chosen]}."
         raise ConfigError(msg)
     companions = {m.group: m.key for m in chosen if m.kind is Kind.MASK}
-    rasters = _raster_encoders(config, [m for m in sources if not m.temporal], bands)
-    series = {
-        m.key: SeriesEncoder(
-            bands[m.key] + bands.get(companions.get(m.key, ""), 0),
-            config.series_channels,
-            config.series_heads,
-        )
+    names = [m.key for m in sources]
+    for name in config.modality_dropout:
+        if name not in names:
+            msg = f"model.modality_dropout names {name!r}. {did_you_mean(name, names)}"
+            raise ConfigError(msg)
+    make_fusion = choose(FUSIONS, "fusion", config.fusion)
+    make_decoder = choose(DECODERS, "decoder", config.decoder)
+    encoders = {
+        m.key: _raster_encoder(config, m, bands[m.key], make_decoder.first_reduction, sources[0])
         for m in sources
-        if m.temporal
+        if not m.temporal
     }
-    pyramid = Pyramid.of(
-        {m.key: _maps(m, rasters.get(m.key), config.series_channels) for m in sources},
-        lead=sources[0].key,
-    )
+    rasters = dict(encoders)
+    for m in sources[len(rasters) :]:
+        width = bands[m.key] + bands.get(companions.get(m.key, ""), 0)
+        encoders[m.key] = _series_encoder(config, m, width, sources[0])
+    pyramid = Pyramid.of({m.key: _maps(m, encoders[m.key]) for m in sources}, lead=names[0])
     widths = [min(found[0].channels, config.fusion_channels) for found in pyramid.entering]
-    decoder = Decoder(config.decoder, widths, config.decoder_channels)
+    decoder = (make_decoder if len(widths) > 1 else Convolutions)(widths, config.decoder_channels)
     return MultimodalSegmenter(
         rasters=rasters,
-        series=series,
+        series={key: encoder for key, encoder in encoders.items() if key not in rasters},
         companions=companions,
         resolutions_m={m.key: m.resolution_m for m in chosen},
         pyramid=pyramid,
+        tokens=AbsentTokens(
+            {
+                one.key: one.channels
+                for found in pyramid.entering
+                for one in found
+                if one.source in config.modality_dropout
+            }
+        ),
+        modality_dropout=ModalityDropout({n: config.modality_dropout.get(n, 0.0) for n in names}),
         fusions=[
-            Fusion({one.key: one.channels for one in found}, width)
+            make_fusion({one.key: one.channels for one in found}, width)
             for found, width in zip(pyramid.entering, widths, strict=True)
         ],
         decoder=decoder,
         heads={
             key: nn.Conv2d(decoder.out_channels, len(get_nomenclature(key)), 1) for key in labels
         },
+        auxiliary={
+            name: {
+                key: AuxiliaryHead(encoder.channels, len(get_nomenclature(key))) for key in labels
+            }
+            for name, encoder in encoders.items()
+            if config.auxiliary
+        },
         dropout=config.dropout,
     )
 
 
-def _maps(source: Modality, encoder: RasterEncoder | None, channels: int) -> list[SourceMap]:
-    """Describe the maps of a source: an encoder's, or the one of a series."""
-    if encoder is None:
-        return [SourceMap(source.key, source.resolution_m, channels)]
+def _maps(source: Modality, encoder: MapEncoder) -> list[SourceMap]:
     return [
         SourceMap(source.key, source.resolution_m * reduction, width)
         for reduction, width in zip(encoder.reductions, encoder.channels, strict=True)
     ]
 
 
-def _raster_encoders(
-    config: ModelConfig, rasters: list[Modality], bands: Mapping[str, int]
-) -> dict[str, RasterEncoder]:
-    """Return an encoder a raster; all end at the ground resolution of the finest one's last map."""
-    return {
-        m.key: RasterEncoder(
-            config.encoders.get(m.key, config.encoder),
-            bands[m.key],
-            min_reduction=FIRST_REDUCTION[config.decoder]
-            * rasters[0].resolution_m
-            / m.resolution_m,
-            max_reduction=LAST_REDUCTION * rasters[0].resolution_m / m.resolution_m,
-            pretrained=config.pretrained,
-        )
-        for m in rasters
-    }
+def _raster_encoder(
+    config: ModelConfig, raster: Modality, bands: int, first_reduction: int, lead: Modality
+) -> MapEncoder:
+    name = config.encoders.get(raster.key, config.encoder)
+    timm: Callable[..., MapEncoder] = partial(RasterEncoder, name)
+    ratio = lead.resolution_m / raster.resolution_m
+    return RASTER_ENCODERS.get(name, timm)(
+        bands,
+        min_reduction=first_reduction * ratio,
+        max_reduction=LAST_REDUCTION * ratio,
+        pretrained=config.pretrained,
+    )
+
+
+def _series_encoder(
+    config: ModelConfig, series: Modality, bands: int, lead: Modality
+) -> MapEncoder:
+    return choose(SERIES_ENCODERS, "series_encoder", config.series_encoder)(
+        bands,
+        config.series_channels,
+        config.series_heads,
+        max_reduction=LAST_REDUCTION * lead.resolution_m / series.resolution_m,
+    )

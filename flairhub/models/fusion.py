@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from flairhub.models.alignment import Size, resize
 
 
-class Fusion(nn.Module):
+class MeanFusion(nn.Module):
     """Merge maps that show the same ground, at one level of a pyramid.
 
     Every map has its own 1x1 projection, and the mean goes over the maps that a sample really has.
@@ -39,11 +40,11 @@ class Fusion(nn.Module):
 
         Parameters
         ----------
-        maps : mapping of Tensor, shape (P, channels, h, w), float32
-            Maps of the P samples that have them, at any resolution, by key; those that no sample
-            has are left out.
+        maps : mapping of Tensor, shape (B, channels, h, w), float32
+            By key, at any resolution; those that no sample has are left out.
         present : mapping of Tensor, shape (B,), bool
-            Which samples have a map, by the same keys; P of them are true.
+            Which samples have a map, by the same keys; all where the key is left out. What stands
+            in the maps of the others is never looked at.
         batch, size
             B, and height and width of the merged map.
 
@@ -55,11 +56,11 @@ class Fusion(nn.Module):
         count = total.new_zeros(batch, 1, 1, 1)
         for key, found in maps.items():
             projected = resize(self.project[key](found), size).to(total.dtype)
-            rows = present[key]
-            if len(found) == batch:
-                total = total + projected
+            if key in present:
+                rows = present[key][:, None, None, None]
+                total = total + torch.where(rows, projected, 0.0)
+                count = count + rows
             else:
-                total = total.index_add(0, rows.nonzero()[:, 0], projected)
-            count = count + rows[:, None, None, None]
+                total, count = total + projected, count + 1
         merged: Tensor = self.norm(total / count.clamp(min=1)).relu()
         return merged

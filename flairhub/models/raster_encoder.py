@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from flairhub.errors import ConfigError, did_you_mean
+from flairhub.models.encoder import MapEncoder
 
 _SLACK = 1.01
 """Reductions made from metres are not whole: 0.2 m x 32 / 1.6 m."""
 
 
-class RasterEncoder(nn.Module):
+class RasterEncoder(MapEncoder):
     """A timm network without its classifier, for any number of bands.
 
     Parameters
@@ -63,7 +64,7 @@ class RasterEncoder(nn.Module):
         kept = [i for i, r in enumerate(every) if low <= r <= high] or [0]
         self.reductions = tuple(every[i] for i in kept)
         network = _create(name, in_chans=bands, out_indices=kept, pretrained=pretrained)
-        self.channels: tuple[int, ...] = tuple(network.feature_info.channels())
+        self.channels = tuple(network.feature_info.channels())
         self.network: nn.Module = network
 
     def forward(self, raster: Tensor) -> list[Tensor]:

@@ -7,20 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from flairhub.errors import UnknownNameError, did_you_mean
+from flairhub.errors import GridError, UnknownNameError, did_you_mean
+from flairhub.models.absence import AbsentTokens, ModalityDropout
 from flairhub.models.alignment import Size, common_size, next_multiple, pad_to, resize
+from flairhub.models.dates import computes_all
 from flairhub.models.decoders import Decoder
-from flairhub.models.fusion import Fusion
+from flairhub.models.encoder import MapEncoder
+from flairhub.models.ign.network import Scores
 from flairhub.models.pyramid import Pyramid
-from flairhub.models.raster_encoder import RasterEncoder
-from flairhub.models.temporal import SeriesEncoder
 
 
 class MultimodalSegmenter(nn.Module):
     """Encode every source, merge what lies at the same ground resolution, decode, classify.
 
-    The pyramid is that of the finest raster (one level, the series' own grid, where there is no
-    raster). :func:`flairhub.models.build_model` puts the parts together.
+    The pyramid is that of the finest raster, or of a series where there is no raster.
+    :func:`flairhub.models.build_model` puts the parts together.
 
     Parameters
     ----------
@@ -32,12 +33,19 @@ class MultimodalSegmenter(nn.Module):
         Pixel side of every modality, companions too, metres.
     pyramid
         The levels, and which map enters which.
+    tokens
+        What stands for the maps of absent modalities, where it has any.
+    modality_dropout
+        Leaves modalities out in training.
     fusions
-        One a level.
+        One a level, called as `flairhub.models.fusion.MeanFusion`.
     decoder
         From the merged pyramid to one map.
     heads
         1x1 convolutions from that map to classes, by nomenclature key.
+    auxiliary
+        Heads on the maps of one modality, called as `flairhub.models.auxiliary.AuxiliaryHead`, by
+        modality and nomenclature key.
     dropout
         Share of channels dropped before the heads.
     """
@@ -45,14 +53,17 @@ class MultimodalSegmenter(nn.Module):
     def __init__(
         self,
         *,
-        rasters: Mapping[str, RasterEncoder],
-        series: Mapping[str, SeriesEncoder],
+        rasters: Mapping[str, MapEncoder],
+        series: Mapping[str, MapEncoder],
         companions: Mapping[str, str],
         resolutions_m: Mapping[str, float],
         pyramid: Pyramid,
-        fusions: Sequence[Fusion],
+        tokens: AbsentTokens,
+        modality_dropout: ModalityDropout,
+        fusions: Sequence[nn.Module],
         decoder: Decoder,
         heads: Mapping[str, nn.Conv2d],
+        auxiliary: Mapping[str, Mapping[str, nn.Module]],
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -62,80 +73,100 @@ class MultimodalSegmenter(nn.Module):
         self.resolutions_m = dict(resolutions_m)
         self.levels_m = pyramid.levels_m
         self.placement = {name: pyramid.placement(name) for name in (*rasters, *series)}
+        self.tokens = tokens
+        self.modality_dropout = modality_dropout
         self.fusions = nn.ModuleList(fusions)
         self.decoder = decoder
         self.dropout = nn.Dropout2d(dropout)
         self.heads = nn.ModuleDict(heads)
+        self.auxiliary = nn.ModuleDict(
+            {modality: nn.ModuleDict(each) for modality, each in auxiliary.items()}
+        )
         self.finest_m = min(resolutions_m.values())
 
     def forward(
         self,
         inputs: Mapping[str, Tensor],
-        days: Mapping[str, Tensor],
-        lengths: Mapping[str, Tensor],
-        present: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
+        days: Mapping[str, Tensor] | None = None,
+        lengths: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+        size: Size | None = None,
+    ) -> Scores:
         """Classify every pixel of the common ground.
 
         Parameters
         ----------
         inputs : mapping of Tensor, shape (B, C, H, W) or (B, T, C, H, W), float32
-            By modality, normalised. A modality may be left out, and is then absent everywhere.
+            By modality, normalised; any of those that the model was built for. One that is left out
+            is absent everywhere.
         days : mapping of Tensor, shape (B, T), int64
             Days since 1970-01-01, by series.
         lengths : mapping of Tensor, shape (B,), int64
-            True number of dates, by series; a series of none is absent.
+            True number of dates, by series; a series of none is absent. All dates are true where
+            the key is left out.
         present : mapping of Tensor, shape (B,), bool
             Which samples have a modality; all where the key is left out. What stands in the inputs
             of the other samples is never looked at.
+        size
+            Height and width of the scores; unless given, those that the ground has at the
+            resolution of the finest modality that the model was built for.
 
         Returns
         -------
-        dict of Tensor, shape (B, classes, H, W), float32
-            Scores before softmax, by nomenclature key, at the resolution of the finest modality
-            that the model was built for.
+        Scores
+            Before softmax, float32. In training also those of the auxiliary heads of the modalities
+            given, where the model has such heads; they mean nothing for samples without the
+            modality.
 
         Raises
         ------
         GridError
-            If inputs do not cover the same ground.
+            If inputs do not cover the same ground, or none of them can be encoded.
         UnknownNameError
             If the model was not built for an input.
         """
-        self._check_names(inputs)
-        size = common_size(inputs, self.resolutions_m, self.finest_m)
-        padded = next_multiple(size, round(self.levels_m[-1] / self.finest_m))
-        maps: list[dict[str, Tensor]] = [{} for _ in self.levels_m]
-        rows = {}
-        for name, source, has in self._sources(inputs, lengths, present):
-            if not bool(has.any()):
-                continue
-            # Rows of absent samples must not enter the statistics of batch normalisation either.
-            chosen = slice(None) if bool(has.all()) else has
-            raster = pad_to(source[chosen], self._size(self.resolutions_m[name], padded))
-            if name in self.series:
-                found = [self.series[name](raster, days[name][chosen], lengths[name][chosen])]
-            else:
-                found = self.rasters[name](raster)
-            for (key, level), one in zip(self.placement[name].items(), found, strict=True):
-                maps[level][key], rows[key] = one, has
+        self._check(inputs)
+        ground = common_size(inputs, self.resolutions_m, self.finest_m)
+        padded = next_multiple(ground, round(self.levels_m[-1] / self.finest_m))
         batch = len(next(iter(inputs.values())))
-        pyramid = [
-            fusion(found, rows, batch, self._size(level_m, padded))
-            for fusion, found, level_m in zip(self.fusions, maps, self.levels_m, strict=True)
-        ]
+        maps: dict[str, list[Tensor]] = {}
+        rows: dict[str, Tensor] = {}
+        for name, source, has in self._sources(inputs, lengths or {}, present or {}):
+            found = self._encode(name, source, has, days or {}, lengths or {}, padded)
+            if found:
+                maps[name] = found
+                if has is not None:
+                    rows[name] = has
+        pyramid = self._merge(maps, rows, batch, padded)
         decoded = self.dropout(self.decoder(pyramid))
-        return {
-            label: resize(head(decoded).float(), padded)[..., : size[0], : size[1]]
-            for label, head in self.heads.items()
-        }
 
-    def _check_names(self, inputs: Mapping[str, Tensor]) -> None:
+        def to_pixels(scores: Tensor) -> Tensor:
+            whole = resize(scores.float(), padded)[..., : ground[0], : ground[1]]
+            return whole if size is None else resize(whole, size)
+
+        main = {label: to_pixels(head(decoded)) for label, head in self.heads.items()}
+        aux = {
+            f"{name}/{label}": to_pixels(head(maps[name]))
+            for name, heads in self.auxiliary.items()
+            for label, head in heads.items()  # type: ignore[operator]
+            if self.training and name in maps
+        }
+        return Scores(main, aux)
+
+    def _check(self, inputs: Mapping[str, Tensor]) -> None:
         for name in inputs:
             if name not in self.resolutions_m:
                 hint = did_you_mean(name, self.resolutions_m)
                 msg = f"The model was not built for the input {name!r}. {hint}"
                 raise UnknownNameError(msg)
+        if not any(
+            {name, self.companions.get(name, name)} <= inputs.keys() for name in self.placement
+        ):
+            needs = [f"{n} with {self.companions[n]}" if n in self.companions else n
+                     for n in self.placement]  # fmt: skip
+            found = ", ".join(inputs) or "none"
+            msg = f"The model needs at least one input of {', '.join(needs)}; got {found}."
+            raise GridError(msg)
 
     def _size(self, resolution_m: float, padded: Size) -> Size:
         """Return the padded ground's size at another resolution."""
@@ -147,18 +178,76 @@ class MultimodalSegmenter(nn.Module):
         inputs: Mapping[str, Tensor],
         lengths: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Yield name, pixels and (B,) presence of every source given, companions appended."""
+    ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Yield name, pixels and (B,) presence of every source given, companions appended.
+
+        Presence is None where nothing says that a sample could lack the source.
+        """
         for name in self.placement:
-            companion = self.companions.get(name, name)
-            if name not in inputs or companion not in inputs:
+            companion = self.companions.get(name)
+            if name not in inputs or (companion and companion not in inputs):
                 continue
             source = inputs[name]
-            has = torch.ones(len(source), dtype=torch.bool, device=source.device)
-            for key in (name, companion):
-                has = has & present.get(key, has)
-            if name in self.series:
-                has = has & (lengths[name] > 0)
-            if companion != name:
+            flags = [present[key] for key in (name, companion) if key and key in present]
+            if name in lengths:
+                flags.append(lengths[name] > 0)
+            if companion:
                 source = torch.cat([source, inputs[companion]], dim=2)
-            yield name, source, has
+            yield name, source, torch.stack(flags).all(dim=0) if flags else None
+
+    def _encode(
+        self,
+        name: str,
+        source: Tensor,
+        has: Tensor | None,
+        days: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        padded: Size,
+    ) -> list[Tensor]:
+        """Return the maps of a source for the whole batch, or none if no sample has it."""
+        rows = None
+        # Rows of absent samples must not enter the statistics of batch normalisation either.
+        if has is not None and not computes_all(self.training) and not bool(has.all()):
+            rows = has.nonzero()[:, 0]
+            if not len(rows):
+                return []
+        raster = pad_to(
+            source if rows is None else source[rows], self._size(self.resolutions_m[name], padded)
+        )
+        if name in self.series:
+            when = [found[name] if rows is None else found[name][rows]
+                    for found in (days, lengths) if name in found]  # fmt: skip
+            maps: list[Tensor] = self.series[name](raster, *when)
+        else:
+            maps = self.rasters[name](raster)
+        if rows is None:
+            return maps
+        return [m.new_zeros(len(source), *m.shape[1:]).index_copy(0, rows, m) for m in maps]
+
+    def _merge(
+        self,
+        maps: Mapping[str, Sequence[Tensor]],
+        rows: Mapping[str, Tensor],
+        batch: int,
+        padded: Size,
+    ) -> list[Tensor]:
+        """Return the merged pyramid, finest first."""
+        if self.training and self.modality_dropout.active:
+            here = next(iter(self.parameters())).device
+            every = torch.ones(batch, dtype=torch.bool, device=here)
+            rows = self.modality_dropout({name: rows.get(name, every) for name in maps})
+        entering: list[dict[str, Tensor]] = [{} for _ in self.levels_m]
+        present: dict[str, Tensor] = {}
+        for name, places in self.placement.items():
+            for place, (key, level) in enumerate(places.items()):
+                found = maps[name][place] if name in maps else None
+                if key in self.tokens:
+                    entering[level][key] = self.tokens(key, found, rows.get(name), batch)
+                elif found is not None:
+                    entering[level][key] = found
+                    if name in rows:
+                        present[key] = rows[name]
+        return [
+            fusion(found, present, batch, self._size(level_m, padded))
+            for fusion, found, level_m in zip(self.fusions, entering, self.levels_m, strict=True)
+        ]

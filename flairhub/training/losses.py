@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flairhub.batches.batch import IGNORE_INDEX
 from flairhub.nomenclatures import Nomenclature, get_nomenclature
 from flairhub.training.metrics import IGNORED, target_table
 
@@ -31,6 +32,8 @@ class SegmentationLoss(nn.Module):
         Weight of each label set; 1 where absent.
     label_smoothing
         Share of the target that is spread evenly over all classes.
+    auxiliary
+        Weight of the mean loss of auxiliary scores, beside the weight of their label set.
     """
 
     def __init__(
@@ -40,9 +43,11 @@ class SegmentationLoss(nn.Module):
         class_balance: float = 0.0,
         task_weights: Mapping[str, float] | None = None,
         label_smoothing: float = 0.0,
+        auxiliary: float = 0.0,
     ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.auxiliary = auxiliary
         self.task_weights = {key: (task_weights or {}).get(key, 1.0) for key in class_counts}
         for key, counts in class_counts.items():
             nomenclature = get_nomenclature(key)
@@ -50,7 +55,13 @@ class SegmentationLoss(nn.Module):
             self.register_buffer(f"weights_{key}", weights, persistent=False)
             self.register_buffer(f"targets_{key}", target_table(nomenclature), persistent=False)
 
-    def forward(self, scores: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self,
+        scores: Mapping[str, Tensor],
+        labels: Mapping[str, Tensor],
+        aux: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Compare scores with labels.
 
         Parameters
@@ -59,15 +70,26 @@ class SegmentationLoss(nn.Module):
             Before softmax, by nomenclature key.
         labels : mapping of Tensor, shape (B, H, W), uint8
             Class indexes, 255 where there is none.
+        aux : mapping of Tensor, shape (B, classes, H, W), float32
+            Scores from single modalities, by modality and nomenclature key: ``"dem_elev/cosia"``.
+        present : mapping of Tensor, shape (B,), bool
+            Which samples have a modality, for `aux`: all where the key is left out. Others do not
+            count.
 
         Returns
         -------
         Tensor, scalar, float32
         """
-        parts = [
-            weight * self._cross_entropy(key, scores[key], labels[key])
-            for key, weight in self.task_weights.items()
-        ]
+        parts = []
+        for key, weight in self.task_weights.items():
+            loss = self._cross_entropy(key, scores[key], labels[key])
+            alone = [
+                self._cross_entropy(key, found, _where_present(labels[key], has))
+                for found, has in _of_label(key, aux or {}, present or {})
+            ]
+            if alone:
+                loss = loss + self.auxiliary * torch.stack(alone).mean()
+            parts.append(weight * loss)
         return torch.stack(parts).sum()
 
     def _cross_entropy(self, key: str, scores: Tensor, labels: Tensor) -> Tensor:
@@ -84,6 +106,20 @@ class SegmentationLoss(nn.Module):
         # As reduction="mean" divides, except that 0 / 0 stays 0: windows without labels exist.
         padded = F.pad(weights, (0, IGNORED + 1 - len(weights)))
         return total / padded[targets].sum().clamp(min=1e-6)
+
+
+def _of_label(
+    label: str, aux: Mapping[str, Tensor], present: Mapping[str, Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield the auxiliary scores of a label set, and which samples have their modality."""
+    for name, found in aux.items():
+        modality, _, key = name.partition("/")
+        if key == label:
+            yield found, present.get(modality)
+
+
+def _where_present(labels: Tensor, has: Tensor | None) -> Tensor:
+    return labels if has is None else labels.masked_fill(~has[:, None, None], IGNORE_INDEX)
 
 
 def class_weights(counts: Sequence[int], nomenclature: Nomenclature, exponent: float) -> Tensor:

@@ -21,7 +21,7 @@ from flairhub.config import RunConfig, parse_config
 from flairhub.errors import CheckpointError, ConfigError
 from flairhub.modalities import Statistics
 from flairhub.models import build_model
-from flairhub.models.alignment import resize
+from flairhub.models.ign import Scores as ModelScores
 from flairhub.nomenclatures import get_nomenclature
 from flairhub.preparation.build import build_preparation
 from flairhub.preparation.symmetries import augment
@@ -78,6 +78,7 @@ class SegmentationTask(LightningModule):
             class_balance=training.class_balance,
             task_weights=training.task_weights,
             label_smoothing=training.label_smoothing,
+            auxiliary=self.config.model.auxiliary,
         )
         self.majority = {
             key: majority_class(counts, get_nomenclature(key))
@@ -112,14 +113,15 @@ class SegmentationTask(LightningModule):
             By nomenclature key, at the resolution of the labels where the batch has some, else at
             that of the finest modality.
         """
-        return self._classify(self.preparation(batch))
+        return self._classify(self.preparation(batch)).main
 
     def training_step(self, batch: MultimodalBatch, _batch_index: int) -> Tensor:
         """Return the loss of one batch, turned and flipped by chance."""
         if self.config.training.augment:
             batch = augment(batch, self._generator())  # before: stored pixels are fewer bytes
         ready = self.preparation(batch)
-        loss: Tensor = self.loss(self._classify(ready), ready.labels)
+        scores = self._classify(ready)
+        loss: Tensor = self.loss(scores.main, ready.labels, scores.aux, _present(ready))
         self.log("train_loss", loss.detach(), batch_size=len(batch))
         return loss
 
@@ -210,14 +212,12 @@ class SegmentationTask(LightningModule):
         """Take over the time that was spent before."""
         self._elapsed_s = float(checkpoint["flairhub"]["elapsed_s"])
 
-    def _classify(self, ready: MultimodalBatch) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.model(
-            ready.inputs, ready.days, ready.lengths, ready.present
+    def _classify(self, ready: MultimodalBatch) -> ModelScores:
+        # Labels are finer than the inputs where no 20 cm raster is among these.
+        sizes = {(labels.shape[-2], labels.shape[-1]) for labels in ready.labels.values()}
+        found: ModelScores = self.model(
+            ready.inputs, ready.days, ready.lengths, ready.present, max(sizes, default=None)
         )
-        for key in found.keys() & ready.labels.keys():
-            # Labels are finer than the inputs where no 20 cm raster is among these.
-            height, width = ready.labels[key].shape[-2:]
-            found[key] = resize(found[key], (height, width))
         return found
 
     def _count(self, scores: Mapping[str, Tensor], batch: MultimodalBatch) -> None:
@@ -242,6 +242,12 @@ class SegmentationTask(LightningModule):
         entropy = (self.config.training.seed, self.global_step, self.global_rank)
         state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]))
+
+
+def _present(ready: MultimodalBatch) -> dict[str, Tensor]:
+    """Return which samples have a modality; a series of no date is absent."""
+    lengths = ready.lengths
+    return {k: has & (lengths[k] > 0) if k in lengths else has for k, has in ready.present.items()}
 
 
 def _decaying(model: nn.Module, wanted: bool) -> Iterator[nn.Parameter]:
