@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import coding, converting, opening, startup, streaming
+from benchmarks import coding, converting, opening, remote, startup, streaming
 from benchmarks.harness import BENCHMARKS, Row, Workspace
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.miniature import write_sample
 
-MODULES = (startup, opening, converting, coding, streaming)
+MODULES = (startup, opening, converting, coding, streaming, remote)
 """Importing them registers their benchmarks."""
 
 
@@ -27,15 +27,15 @@ def table_of(rows: list[Row]) -> Table:
     """Return the rows as people read them."""
     table = Table("", "ours", "peer", "unit", "ratio", "goal", "", "what", title="flairhub")
     for row in rows:
-        sign = "≤" if row.better == "lower" else "≥"
+        goal, sign = row.goal, "≤" if row.better == "lower" else "≥"
         table.add_row(
             row.name,
             f"{row.ours:.3g}",
             "" if row.peer is None else f"{row.peer:.3g}",
             row.unit,
             "" if row.ratio is None else f"{row.ratio:.2f}",
-            f"{'ours' if row.peer is None else 'ratio'} {sign} {row.goal:g}",
-            "met" if row.met else "missed",
+            "" if goal is None else f"{'ours' if row.peer is None else 'ratio'} {sign} {goal:g}",
+            "" if goal is None else "met" if row.met else "missed",
             row.note,
         )
     return table

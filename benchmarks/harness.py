@@ -31,7 +31,7 @@ class Row:
     peer
         The number of what people would use otherwise, measured in the same run; None without one.
     goal
-        What the ratio must reach, or `ours` where there is no peer.
+        What the ratio must reach, or `ours` where there is no peer; None where nothing is promised.
     better
         Whether lower or higher numbers are better.
     note
@@ -42,7 +42,7 @@ class Row:
     unit: str
     ours: float
     peer: float | None
-    goal: float
+    goal: float | None
     better: Literal["lower", "higher"]
     note: str
 
@@ -53,7 +53,9 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the goal is reached."""
+        """Whether the goal is reached, if there is one."""
+        if self.goal is None:
+            return True
         value = self.ours if self.peer is None else self.ours / self.peer
         return value <= self.goal if self.better == "lower" else value >= self.goal
 

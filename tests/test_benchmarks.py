@@ -29,6 +29,7 @@ def test_the_ratio_is_ours_over_the_peers() -> None:
         ({"better": "higher", "ours": 3.0}, True),
         ({"peer": None}, False),  # then the goal is for our own number
         ({"peer": None, "ours": 0.4}, True),
+        ({"goal": None}, True),  # nothing is promised
     ],
 )
 def test_a_goal_is_met_in_its_own_direction(changes: dict[str, object], met: bool) -> None:
@@ -54,12 +55,12 @@ def test_rows_are_written_for_programs_and_shown_to_people() -> None:
     written = json.loads(json.dumps(plain(row())))
     assert {"name", "ours", "peer", "ratio", "goal"} <= written.keys()
     assert (written["ratio"], written["met"]) == (0.25, True)
-    assert table_of([row(), row(peer=None)]).row_count == 2
+    assert table_of([row(), row(peer=None), row(goal=None)]).row_count == 3
 
 
 def test_every_promise_has_a_benchmark() -> None:
     storing = {"conversion", "processes", "size", "coding"}
-    assert set(BENCHMARKS) == {"startup", "opening", *storing, "streaming"}
+    assert set(BENCHMARKS) == {"startup", "opening", *storing, "streaming", "remote"}
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What people would use otherwise: each as its own documentation shows it, tuned fairly."""
