@@ -49,6 +49,9 @@ WAVES = 8
 LONGEST_M = 2_048_000.0
 """Longest wavelength of the position in the form ``own``; each next one is half of it."""
 
+UNKNOWN = frozenset({"", "None", "nan", "NaT", "<NA>"})
+"""How values that a table does not have are written."""
+
 _SCALE_M = 1e8
 _TIME = re.compile(r"([01]?[0-9]|2[0-3])h([0-5][0-9])")
 
@@ -60,7 +63,7 @@ def encode_metadata(
     *,
     x_m: Sequence[float] | Floats,
     y_m: Sequence[float] | Floats,
-    altitude_m: Sequence[float | None] | Floats,
+    altitude_m: Sequence[float | str | None] | Floats,
     dates: Sequence[str | date | None],
     times: Sequence[str | None],
     cameras: Sequence[str | None],
@@ -69,8 +72,8 @@ def encode_metadata(
     """Encode the metadata of images, one in each place of every sequence.
 
     Of a store they are columns of the table of patches: the middle of ``left`` and ``right``, and
-    of ``bottom`` and ``top``; ``source_altitude`` where there is one; ``date_flair_aerial``,
-    ``source_time`` and ``source_camera``.
+    of ``bottom`` and ``top``; ``source_altitude``, ``date_flair_aerial``, ``source_time`` and
+    ``source_camera``.
 
     What is unknown (None, NaN, an empty text) counts as sea level, as no camera and no year, and as
     0.5 in columns of months, days and times, which no known one has both of.
@@ -114,7 +117,8 @@ def encode_metadata(
         raise SourceDataError(msg)
     days = _read(dates, "date", "a day such as 2021-05-28", _day)
     minutes = _read(times, "time", "hour and minute such as 08h06", _minutes)
-    altitude = np.array([0.0 if _unknown(value) else value for value in altitude_m], dtype=float)
+    altitudes = _read(altitude_m, "altitude", "metres", float)
+    altitude = np.array([0.0 if metres is None else metres for metres in altitudes], dtype=float)
     parts = [
         _position(np.asarray(x_m, dtype=float), "x_m", form),
         _position(np.asarray(y_m, dtype=float), "y_m", form),
@@ -164,7 +168,7 @@ def _camera(name: str | None) -> tuple[float, float]:
 
 
 def _read(
-    column: Sequence[object], name: str, expected: str, reader: Callable[[str], Value]
+    column: Sequence[object] | Floats, name: str, expected: str, reader: Callable[[str], Value]
 ) -> list[Value | None]:
     """Read the texts of a column; None where unknown."""
     found: list[Value | None] = []
@@ -189,5 +193,4 @@ def _minutes(text: str) -> int:
 
 
 def _unknown(value: object) -> bool:
-    """Return whether a table has nothing here: None, NaN or NaT, or an empty text."""
-    return value is None or value == "" or value != value  # NaN alone differs from itself
+    return str(value) in UNKNOWN
