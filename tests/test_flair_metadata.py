@@ -91,8 +91,9 @@ def test_bad_metadata_are_refused(column: str, value: object, message: str) -> N
 
 
 def test_columns_must_be_as_long_as_each_other() -> None:
+    told: dict[str, Any] = {**TOLD, "y_m": [1.0, 2.0]}
     with pytest.raises(SourceDataError, match="x_m 3, y_m 2"):
-        encode_metadata(**{**TOLD, "y_m": [1.0, 2.0]})
+        encode_metadata(**told)
 
 
 def test_columns_of_a_store_are_all_it_takes(flair1_tree: Path, flair1_store: Path) -> None:

@@ -373,3 +373,19 @@ def test_scores_are_those_of_the_documents() -> None:
     names = ("FLAIR1-UNET", "FLAIR1-UNET-MTD", "FLAIR2-UTT")
     assert {(s.test_set, s.miou) for name in names for s in get_card(name).scores} == told
     assert "24.4 M params" in lines[1]
+
+
+def test_a_graph_holds_for_any_batch_and_length(utt: TextureTime) -> None:
+    samples, dates = torch.export.Dim("samples", max=64), torch.export.Dim("dates", max=200)
+    call, other = Call((3, 2)), Call((4, 7, 1))
+    program = torch.export.export(
+        utt,
+        (call.inputs, call.days, call.lengths),
+        dynamic_shapes=(
+            {IMAGE: {0: samples}, SERIES: {0: samples, 1: dates}},
+            {SERIES: {0: samples, 1: dates}},
+            {SERIES: {0: samples}},
+        ),
+    )
+    found = program.module()(other.inputs, other.days, other.lengths).main["flair"]
+    torch.testing.assert_close(found, other.into(utt)[0], atol=1e-5, rtol=1e-5)

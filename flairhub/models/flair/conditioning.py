@@ -66,9 +66,9 @@ class MetadataBranch(nn.Module):
         GridError
             If there are no metadata, or they have another shape.
         """
-        if metadata is None or metadata.shape != (len(maps), WIDTH):
+        if metadata is None or metadata.shape != (maps.shape[0], WIDTH):
             found = "none" if metadata is None else f"the shape {tuple(metadata.shape)}"
-            msg = f"This model takes metadata of the shape {(len(maps), WIDTH)}; got {found}."
+            msg = f"This model takes metadata of the shape {(maps.shape[0], WIDTH)}; got {found}."
             raise GridError(msg)
         code: Tensor = self.enc_mlp(metadata)
         if not self.by_row:

@@ -49,8 +49,8 @@ class MaskedLTAE(LTAE):
         merged = torch.einsum("bpth,bpthc->bphc", weights, _split(values, self.heads)).flatten(2)
         merged = self.out_norm(self.dropout(self.mlp(merged.flatten(0, 1))))
         return (
-            merged.view(len(maps), height, width, -1).permute(0, 3, 1, 2),
-            weights.view(len(maps), height, width, -1, self.heads).permute(0, 4, 3, 1, 2),
+            merged.view(maps.shape[0], height, width, -1).permute(0, 3, 1, 2),
+            weights.view(maps.shape[0], height, width, -1, self.heads).permute(0, 4, 3, 1, 2),
         )
 
 

@@ -107,7 +107,7 @@ class FlairUnet(nn.Module):
         """Return scores of the maps of `encode`, shape (B, classes, *size)."""
         height, width = (2 * side for side in _size(maps[0]))
         # smp's decoder takes the size of the first map alone: the image's
-        image = maps[0].new_empty(len(maps[0]), 0, height, width)
+        image = maps[0].new_empty(maps[0].shape[0], 0, height, width)
         scores: Tensor = self.seg_model.segmentation_head(self.seg_model.decoder([image, *maps]))
         return scores[..., : size[0], : size[1]]
 

@@ -97,7 +97,7 @@ class TextureTime(nn.Module):
             If an input is missing or has the wrong shape.
         """
         image = self.texture.image_of(inputs)
-        series = self._series(inputs, days, lengths, len(image))
+        series = self._series(inputs, days, lengths, image.shape[0])
         size = (image.shape[-2], image.shape[-1])
         whole = self.time(series, days[SERIES], lengths[SERIES])
         ground = crop_middle(whole, self._ground(size))
