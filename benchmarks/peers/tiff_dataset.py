@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
-from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 
 from benchmarks.peers.content import Content, Sample
@@ -51,9 +50,9 @@ class TiffDataset(Dataset[Sample]):
             if raster.key not in rasters:
                 with rasterio.open(files[raster.key]) as dataset:
                     rasters[raster.key] = dataset.read()
-            classes = torch.from_numpy(rasters[raster.key][level - 1]).long()
-            planes = one_hot(classes, len(get_nomenclature(key))).permute(2, 0, 1)
-            sample[key] = planes.float()
+            classes = np.arange(len(get_nomenclature(key)), dtype=np.uint8)[:, None, None]
+            planes = rasters[raster.key][level - 1] == classes
+            sample[key] = torch.from_numpy(planes.astype(np.float32))
         return sample
 
 
