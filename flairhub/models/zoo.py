@@ -346,6 +346,8 @@ _BASELINES = (
         ),
         Parameters(all_no_aux=24449933),
         "Takes the metadata of the image beside its pixels: position, height, date, time, camera.",
+        "Sources disagree on how: IGN's README says that they are concatenated to the encoder's "
+        "output, its code adds them.",
         metadata=True,
     ),
     _baseline(
