@@ -364,7 +364,6 @@ def test_attention_is_over_true_dates_only() -> None:
     torch.manual_seed(0)
     encoder = LTAE(2, 8, 2).eval()
     nn.init.zeros_(encoder.attention.season.weight)
-    nn.init.zeros_(encoder.attention.season.bias)
     series = torch.rand(1, 1, 2, 3, 3).expand(1, 6, 2, 3, 3)
     days = torch.arange(6)[None]
     found = [encoder(series, days, torch.tensor([n]))[0] for n in (1, 4, 6)]

@@ -279,6 +279,23 @@ def test_scores_are_at_the_labels_resolution_or_the_inputs(tmp_path: Path) -> No
 # Runs
 
 
+def test_every_option_of_the_model_travels_with_its_checkpoint(
+    store_root: Path, tmp_path: Path
+) -> None:
+    options = {
+        "series_encoder": "utae",
+        "decoder": "upernet",
+        "auxiliary": 0.4,
+        "modality_dropout": {"sentinel2_ts": 0.5},
+    }
+    config = make_config(store_root, tmp_path, model=options, training={"max_steps": 2})
+    task = load_task(train(config).checkpoint)
+    fresh = SegmentationTask(**task.hparams).model.state_dict()
+    learnt = {k for k, v in task.model.state_dict().items() if not torch.equal(v, fresh[k])}
+    assert {name.partition(".")[0] for name in learnt} >= {"auxiliary", "tokens", "series"}
+    assert task.loss.auxiliary == 0.4
+
+
 def test_a_run_leaves_its_files_and_scores(result: TrainingResult) -> None:
     names = {path.name for path in result.folder.iterdir()}
     assert names == {"config.yaml", "model.ckpt", "last.ckpt", "log"}

@@ -89,7 +89,7 @@ class DateAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        self.season = nn.Linear(2 * HARMONICS, channels)
+        self.season = nn.Linear(2 * HARMONICS, channels, bias=False)  # norms follow
         self.score = nn.Conv2d(channels, heads, 1, bias=False)
 
     def forward(self, maps: Tensor, days: Tensor, dates: TrueDates) -> tuple[Tensor, Tensor]:

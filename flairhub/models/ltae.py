@@ -38,7 +38,7 @@ class LTAE(MapEncoder):
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.BatchNorm2d(channels, affine=False),  # what follows is linear
         )
         self.attention = DateAttention(channels, heads)
         self.project = nn.Sequential(
