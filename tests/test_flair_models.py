@@ -98,7 +98,7 @@ def test_networks_have_the_sizes_of_their_cards(name: str) -> None:
 
 
 def test_ign_builds_more_than_it_uses_in_utt() -> None:
-    """Layers of its code that no output depends on: as its README draws them, 27.3 million."""
+    """Layers of its code that no output depends on."""
     level_0 = (64 * 5 + 5) + (64 * 45 + 45) + (45 * 26 + 26) + (26 * 5 + 5)
     scores = (64 * 32 * 9 + 32) + 2 * 32 + (32 * 13 * 9 + 13) + 2 * 13
     assert count(on_meta("FLAIR2-UTT")) + level_0 + scores == 27_254_744

@@ -127,8 +127,8 @@ def imported(folder: Path) -> dict[str, set[str]]:
     [
         ("converters", {"convert"}),
         ("catalog", {"catalog"}),
-        ("flairhub", {"train", "explore"}),
-        ("flairhub/store", set()),
+        ("flairhub", {"train", "explore", "aws"}),
+        ("flairhub/store", {"aws"}),
         ("flairhub/config", set()),
     ],
 )
