@@ -67,19 +67,8 @@ class UTAE(MapEncoder):
     def forward(self, series: Tensor, days: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
         """Encode a batch of series.
 
-        Parameters
-        ----------
-        series : Tensor, shape (B, T, bands, h, w), float32
-            Padded at the end of T.
-        days : Tensor, shape (B, T), int64
-            Days since 1970-01-01; anything where padded.
-        lengths : Tensor, shape (B,), int64, or None
-            True number of dates, at least 1; None where all are true.
-
-        Returns
-        -------
-        list of Tensor, shapes (B, channels[i], h / reductions[i], w / reductions[i]), float32
-            Finest first; sides rounded up.
+        ``(B, T, bands, h, w)`` to ``(B, channels[i], h / reductions[i], w / reductions[i])``,
+        finest first, sides rounded up; for the arguments see `LTAE.forward`.
         """
         dates = TrueDates(lengths, *days.shape, training=self.training)
         levels = [self.stem(dates.pack(series))]
