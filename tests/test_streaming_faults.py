@@ -8,6 +8,7 @@ import shutil
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -23,6 +24,7 @@ from flairhub import PatchPlan
 from flairhub.batches.batch import MultimodalBatch
 from flairhub.errors import ReadError
 from flairhub.modalities import dataset_modalities, get_modality
+from flairhub.store.access import resolve
 
 INPUTS = [m.key for m in dataset_modalities() if not m.is_label]
 LABELS = ["cosia", "lpis_1"]
@@ -234,6 +236,20 @@ def test_the_network_does_not_come_back(store_root: Path) -> None:
         assert threads() <= before
 
 
+def test_a_host_whose_name_is_unknown(server: ObjectServer, plan: PatchPlan) -> None:
+    list(flairhub.stream(plan, batch_size=8))
+    before = threads()
+    options = server.storage_options | {"endpoint": "http://nowhere.invalid"}
+    rois = tuple(
+        replace(roi, store=resolve(f"{server.url}/{roi.store.name}", storage_options=options))
+        for roi in plan.rois
+    )
+    with pytest.raises(ReadError, match="s3://bucket/") as caught:
+        list(flairhub.stream(replace(plan, rois=rois), retry_s=0.3))
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert threads() <= before
+
+
 def test_leaving_early_waits_for_no_answer(server: ObjectServer, plan: PatchPlan) -> None:
     list(flairhub.stream(plan, batch_size=8))
     before = threads()
@@ -251,7 +267,7 @@ def test_an_object_that_is_replaced_is_never_mixed(
     root = tmp_path / "store"
     shutil.copytree(store_root, root)
 
-    def replace() -> None:
+    def renew() -> None:
         for path in [p for p in root.rglob("dem_elev/c/**/*") if p.is_file()]:
             new = path.with_name("new")
             new.write_bytes(path.read_bytes()[::-1])
@@ -259,7 +275,7 @@ def test_an_object_that_is_replaced_is_never_mixed(
 
     with ObjectServer(root) as server:
         stream = flairhub.stream(planned(server), batch_size=1, prefetch=0, threads=1)
-        batches, error = until_error(stream, replace)
+        batches, error = until_error(stream, renew)
         assert error is not None
         assert "dem_elev" in str(error)
         check(batches, expected, count=len(batches))
