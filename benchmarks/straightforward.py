@@ -1,14 +1,17 @@
 """The network of FLAIR-HUB as its description reads, step by step: the peer of `models`.
 
-Every block does what the description says, in that order: encoders of images are timm's; blocks over
-dates run on zeros once to learn a shape; every map is resized before it is concatenated; scores of
-series and auxiliary heads are computed and brought to full size whether anybody uses them or not.
+Every block does what the description says, in that order: encoders of images are timm's; blocks
+over dates run on zeros once to learn a shape; every map is resized before it is concatenated;
+scores of series and auxiliary heads are computed and brought to full size whether anybody uses them
+or not.
 Parameters have the names of IGN's weights, so that the state dict of ours fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
@@ -34,11 +37,12 @@ class Image(nn.Module):
 
     def __init__(self, name: str, bands: int, side: int) -> None:
         super().__init__()
-        self.seg_model = nn.Module()
-        self.seg_model.model = timm.create_model(
+        self.seg_model: Any = nn.Module()
+        network: Any = timm.create_model(
             name, features_only=True, out_indices=(0, 1, 2, 3), in_chans=bands, img_size=side
         )
-        self.channels = self.seg_model.model.feature_info.channels()
+        self.seg_model.model = network
+        self.channels: list[int] = network.feature_info.channels()
 
     def forward(self, image: Tensor) -> Maps:
         """(B, bands, H, W) to the image, an empty map and four of the network."""
@@ -78,7 +82,7 @@ class UPerNet(nn.Module):
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.seg_model = nn.Module()
+        self.seg_model: Any = nn.Module()
         decoder = self.seg_model.decoder = nn.Module()
         decoder.psp = Pooling(channels[3])
         finer = [Level(n) for n in reversed(channels[:3])]
@@ -106,7 +110,7 @@ class Layer(nn.Module):
     def __init__(self, widths: Sequence[int], *, grouped: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             conv = nn.Conv2d(before, after, 3, padding=1, padding_mode="reflect")
             norm = nn.GroupNorm(4, after) if grouped else nn.BatchNorm2d(after)
             layers += [conv, norm, nn.ReLU()]
@@ -142,8 +146,9 @@ class Down(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, before, H, W) to (N, after, H, W)."""
-        found = self.conv1(self.down(maps))
-        return found + self.conv2(found)  # type: ignore[no-any-return]
+        found: Tensor = self.conv1(self.down(maps))
+        more: Tensor = self.conv2(found)
+        return found + more
 
 
 class Up(nn.Module):
@@ -160,8 +165,9 @@ class Up(nn.Module):
 
     def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
         """To (B, after, H, W)."""
-        found = self.conv1(torch.cat([self.up(deeper), self.skip_conv(skip)], dim=1))
-        return found + self.conv2(found)  # type: ignore[no-any-return]
+        found: Tensor = self.conv1(torch.cat([self.up(deeper), self.skip_conv(skip)], dim=1))
+        more: Tensor = self.conv2(found)
+        return found + more
 
 
 class Attention(nn.Module):
@@ -180,7 +186,7 @@ class Attention(nn.Module):
         weights = F.dropout(
             scores.masked_fill(padding, -1000).softmax(-1), 0.1, training=self.training
         )
-        chunks = torch.stack(values.split(16, dim=-1))
+        chunks = torch.stack(torch.split(values, 16, dim=-1))
         return (weights[:, :, None] @ chunks)[:, :, 0], weights
 
 
@@ -224,7 +230,7 @@ class Series(nn.Module):
         super().__init__()
         self.channels = list(reversed(decoder))
         self.in_conv = Wrapped((bands, widths[0], widths[0]), grouped=True)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = pairwise(widths)
         self.down_blocks = nn.ModuleList(Down(*pair) for pair in pairs)
         self.temporal_encoder = Temporal(widths[-1])
         self.up_blocks = nn.ModuleList(
@@ -251,6 +257,7 @@ class Series(nn.Module):
 
 def over_dates(module: nn.Module, series: Tensor) -> Tensor:
     """Run a block on every date that is not blank, and on zeros to learn a shape."""
+    found: Tensor
     frames = series.flatten(0, 1)
     blank = (frames == 0).flatten(1).all(1)
     if blank.any():
@@ -259,7 +266,7 @@ def over_dates(module: nn.Module, series: Tensor) -> Tensor:
     else:
         module(torch.zeros_like(frames))
         found = module(frames)
-    return found.unflatten(0, series.shape[:2])
+    return found.view(*series.shape[:2], *found.shape[1:])
 
 
 class Fusion(nn.Module):
@@ -273,7 +280,7 @@ class Fusion(nn.Module):
         )
 
     def forward(self, maps: Sequence[Maps]) -> Maps:
-        """Maps of every modality to those of the first, its image before them."""
+        """Bring maps of every modality to those of the first, its image before them."""
         fused = []
         for level, conv in enumerate(self.conv_f):
             side = maps[0][2:][level].shape[-1]
@@ -311,14 +318,14 @@ class Straightforward(nn.Module):
     ) -> None:
         super().__init__()
         self.images, self.series, self.task = list(images), list(series), task
-        self.encoders = nn.ModuleDict({k: Image(encoder, *shape) for k, shape in images.items()})
-        channels = [list(self.encoders[k].channels) for k in images]
+        encoders: dict[str, Any] = {k: Image(encoder, *shape) for k, shape in images.items()}
         widths = (64, 64, 128, 128) if images else (64, 64, 64, 128)
         decoder = widths if images else (32, 32, 64, 128)
         out = (32, 19) if classes == 19 else (32, 19, classes)
         for key, bands in series.items():
-            self.encoders[key] = Series(bands, widths, decoder, out)
-            channels.append(self.encoders[key].channels)
+            encoders[key] = Series(bands, widths, decoder, out)
+        self.encoders = nn.ModuleDict(encoders)
+        channels = [found.channels for found in encoders.values()]
         self.fusion_handler = Fusion(channels, channels[0]) if images else Fusion([[1]], [1])
         last = UPerNet(channels[0], classes) if images else nn.Conv2d(classes, classes, 1)
         self.main_decoders = nn.ModuleDict({task: last})
@@ -338,10 +345,8 @@ class Straightforward(nn.Module):
             found, maps[key] = self.encoders[key](inputs[key], days[key])
             logits[key] = resize(found, side)
         merged = self.merge(list(maps.values()), [resize(x, side) for x in logits.values()])
-        if self.images:
-            scores = resize(self.main_decoders[self.task](merged), side)
-        else:
-            scores = merged[0]
+        head = self.main_decoders[self.task]
+        scores = resize(head(merged), side) if self.images else merged[0]
         aux = {}
         for name, head in self.aux_decoders.items():
             key = name.partition("__")[0]
@@ -351,5 +356,5 @@ class Straightforward(nn.Module):
     def merge(self, maps: list[Maps], logits: list[Tensor]) -> Maps:
         """Return the maps to decode; without images the mean of the scores."""
         if not self.images:
-            return [torch.stack(logits).mean(0)]
-        return maps[0] if len(maps) == 1 else self.fusion_handler(maps)  # type: ignore[no-any-return]
+            return [torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]]
+        return maps[0] if len(maps) == 1 else self.fusion_handler(maps)

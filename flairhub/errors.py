@@ -70,6 +70,10 @@ class WeightsSourceError(FlairHubError, OSError):
     """Published weights cannot be found, fetched or trusted."""
 
 
+class ExportError(FlairHubError, RuntimeError):
+    """A network cannot be written for other programs, or gives other scores there."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the nearest known spellings, or lists all of them.
 

@@ -32,7 +32,8 @@ def shared(repository: Path, name: str) -> Path:
 
 def on_meta(name: str, **changes: Any) -> IgnNetwork:  # noqa: ANN401
     with torch.device("meta"):
-        return build(name, **changes)
+        network: IgnNetwork = build(name, **changes)
+    return network
 
 
 def count(module: nn.Module) -> int:
@@ -54,7 +55,7 @@ def test_every_published_model_has_its_parameters(name: str) -> None:
     published = whole - fusion - (aux if len(card.modalities) == 1 else 0)
     assert published / 1e6 == pytest.approx(sizes.published_millions, abs=0.06)
     if card.series_widths:
-        series = network.encoders[MODALITIES[network.options.series[0]].source_name]
+        series: Any = network.encoders[MODALITIES[network.options.series[0]].source_name]
         widths = [series.in_conv.conv.conv[0].out_channels]
         widths += [block.conv1.conv[0].out_channels for block in series.down_blocks]
         assert tuple(widths) == card.series_widths
@@ -130,7 +131,7 @@ def test_scores_are_those_of_the_reference(reference: Reference) -> None:
 
 @torch.inference_mode()
 def test_maps_of_series_are_those_of_the_reference(reference: Reference) -> None:
-    network = reference.network.encoders["SENTINEL2_TS"]
+    network: Any = reference.network.encoders["SENTINEL2_TS"]
     before: list[Tensor] = []
     norm = network.temporal_encoder.out_norm
     handle = norm.register_forward_hook(lambda _module, inputs, _output: before.append(inputs[0]))
@@ -142,9 +143,9 @@ def test_maps_of_series_are_those_of_the_reference(reference: Reference) -> None
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     # The deepest map leaves a norm over eight numbers of which many are 0: it divides by next to
     # nothing, and multiplies the rounding of what enters, here and in the reference.
-    groups = before[0].unflatten(1, (norm.num_groups, -1))
+    groups = before[0].view(len(before[0]), norm.num_groups, -1)
     gain = groups.var(2, unbiased=False, keepdim=True).add(norm.eps).rsqrt()
     gain = gain.expand_as(groups).flatten(1) * norm.weight.abs()
-    gain = gain.unflatten(0, (2, 10, 10)).permute(0, 3, 1, 2).clamp(min=1)
+    gain = gain.view(2, 10, 10, -1).permute(0, 3, 1, 2).clamp(min=1)
     assert ((maps[0] - stored[0]).abs() / gain).max() < 1e-5
     assert ((maps[0] - stored[0]).abs() < 1e-5).float().mean() > 0.9

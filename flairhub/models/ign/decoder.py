@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import segmentation_models_pytorch as smp
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
@@ -86,13 +87,22 @@ class SmpDecoder(nn.Module):
         Name of the architecture there, in small letters.
     channels, classes
         See `DecoderMaker`.
+    **options
+        Arguments of the architecture that differ from that library's defaults.
 
     References
     ----------
-    Iakubovskii 2019, Segmentation Models PyTorch; Ronneberger et al. 2015, arXiv:1505.04597 (U-Net).
+    Iakubovskii 2019, Segmentation Models PyTorch; Ronneberger et al. 2015, arXiv:1505.04597
+    (U-Net).
     """
 
-    def __init__(self, name: str, channels: Sequence[int], classes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        channels: Sequence[int],
+        classes: int,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__()
         placeholder = "flairhub-shape"
         smp_encoders[placeholder] = {
@@ -101,13 +111,7 @@ class SmpDecoder(nn.Module):
             "pretrained_settings": {},
         }
         try:
-            whole = smp.create_model(
-                name,
-                placeholder,
-                encoder_weights=None,
-                encoder_depth=len(channels),
-                classes=classes,
-            )
+            whole = smp.create_model(name, placeholder, None, classes=classes, **options)
         except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
             msg = f"The decoder {name!r} does not take maps of {tuple(channels)} channels: {error}"
             raise ConfigError(msg) from error
@@ -115,16 +119,18 @@ class SmpDecoder(nn.Module):
             del smp_encoders[placeholder]
         self.decoder: nn.Module = whole.decoder
         self.segmentation_head: nn.Module = whole.segmentation_head
-        self._levels = len(channels)
+        self._depth = options.get("encoder_depth", len(channels))
+        self._has_half = channels[0] > 0
 
     def forward(self, maps: Sequence[Tensor], image: Size) -> Tensor:
         """See `MapDecoder.forward`."""
-        batch, (height, width) = len(maps[0]), image
+        batch, (height, width) = maps[0].shape[0], image
         # Decoders look only at the size of the image, and know an absent map by its 0 channels.
         empty = [maps[0].new_empty(batch, 0, height, width)]
-        if len(maps) < self._levels:
+        if not self._has_half:
             empty.append(maps[0].new_empty(batch, 0, height // 2, width // 2))
-        logits: Tensor = self.segmentation_head(self.decoder([*empty, *maps]))
+        pyramid = [*empty, *maps][: self._depth + 1]
+        logits: Tensor = self.segmentation_head(self.decoder(pyramid))
         return logits
 
 
@@ -132,7 +138,9 @@ DECODERS: dict[str, DecoderMaker] = {
     "upernet": UPerNet,
     **{
         name: partial(SmpDecoder, name)
-        for name in ("unet", "unetplusplus", "manet", "linknet", "fpn", "pan", "segformer")
+        for name in ("unet", "unetplusplus", "manet", "linknet", "fpn", "segformer")
     },
+    "pan": partial(SmpDecoder, "pan", encoder_output_stride=32),
+    "pspnet": partial(SmpDecoder, "pspnet", encoder_depth=3),
 }
-"""What makes the decoder of each name."""
+"""What makes the decoder of each name. Of smp's, DeepLab's need dilated encoders, DPT a ViT."""

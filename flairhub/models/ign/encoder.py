@@ -70,7 +70,7 @@ class MonoEncoder(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        make = next(make for names, make in ENCODERS.items() if re.fullmatch(names, name))
+        make = next(ENCODERS[names] for names in reversed(ENCODERS) if re.fullmatch(names, name))
         network: Any = make(name, bands, image, pretrained)
         used = [n for n in network.out_channels[-len(REDUCTIONS) :] if n]
         self.channels = (0,) * (len(REDUCTIONS) - len(used)) + tuple(used)
@@ -149,11 +149,11 @@ def make_smp_encoder(name: str, bands: int, _image: Size, pretrained: bool) -> n
 
 
 ENCODERS: dict[str, EncoderMaker] = {
-    swin.NAME: SwinEncoder,
-    "|".join(map(re.escape, smp_encoders)): make_smp_encoder,
     ".*": TimmEncoder,
+    "|".join(map(re.escape, smp_encoders)): make_smp_encoder,
+    swin.NAME: SwinEncoder,
 }
-"""What makes the encoders whose names match; the first that does. Ours, smp's, timm's."""
+"""What makes the encoders whose names match a regular expression; the last entry that does."""
 
 
 def _timm(name: str, **options: Any) -> Any:  # noqa: ANN401 - timm is untyped

@@ -7,6 +7,7 @@ To add a fusion, write a class that takes and gives what `ConcatFusion` does, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,7 +68,7 @@ class ConcatFusion(nn.Module):
         target = maps[self.reference]  # type: ignore[index]
         fused = []
         for level in range(-len(target), 0):
-            conv = self.conv_f[level]
+            conv: Any = self.conv_f[level]
             size = (target[level].shape[-2], target[level].shape[-1])
             weights = conv.weight.split(self.widths[level], dim=1)
             total = conv.bias[:, None, None]

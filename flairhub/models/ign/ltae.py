@@ -37,23 +37,20 @@ class MasterQueries(nn.Module):
         for weight in (self.Q, self.fc1_k.weight):
             nn.init.normal_(weight, std=(2 / key_width) ** 0.5)
 
-    def forward(self, values: Tensor, excluded: Tensor) -> Tensor:
-        """Return the weights of the dates.
+    def directions(self) -> tuple[Tensor, Tensor]:
+        """Return what scores are made of a value with: a vector a head, and a constant.
 
-        Parameters
-        ----------
-        values : Tensor, shape (N, T, width)
-        excluded : Tensor, shape (N, T), bool
-            Dates that are padding.
+        The score of a value is the product of its key, which is linear in it, with the query.
 
         Returns
         -------
-        Tensor, shape (N, heads, T)
-            With sum 1 over T; 0 for padding unless there is nothing else.
+        vectors : Tensor, shape (heads, width)
+        constants : Tensor, shape (heads,)
         """
-        keys = self.fc1_k(values).unflatten(-1, self.Q.shape)
-        scores = (keys * self.Q).sum(-1) / self.Q.shape[1] ** 0.5
-        return scores.masked_fill(excluded[..., None], EXCLUDED).softmax(1).transpose(1, 2)
+        scaled = self.Q / self.Q.shape[1] ** 0.5
+        weight = self.fc1_k.weight.unflatten(0, self.Q.shape)  # type: ignore[no-untyped-call]
+        bias = self.fc1_k.bias.view(self.Q.shape)
+        return torch.einsum("hk,hkc->hc", scaled, weight), (scaled * bias).sum(1)
 
 
 class LTAE(nn.Module):
@@ -75,7 +72,7 @@ class LTAE(nn.Module):
         self, channels: int, heads: int = 16, key_width: int = 4, width: int = 256
     ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.width = heads, width
         self.in_norm = nn.GroupNorm(heads, channels)
         self.inconv = nn.Conv1d(channels, width, 1)
         self.attention_heads = MasterQueries(heads, key_width, width)
@@ -103,20 +100,49 @@ class LTAE(nn.Module):
         weights : Tensor, shape (B, heads, T, H, W)
         """
         batch, dates, channels, height, width = maps.shape
-        pixels = maps.permute(0, 3, 4, 2, 1).reshape(-1, channels, dates)
-        values = self.inconv(self.in_norm(pixels)).transpose(1, 2)
-        code = date_code(days, values.shape[-1] // self.heads).repeat(1, 1, self.heads)
-        values = (values.unflatten(0, (batch, -1)) + code[:, None]).flatten(0, 1)
-        outside = excluded[:, None].expand(-1, height * width, -1).flatten(0, 1)
-        weights = self.attention_dropout(self.attention_heads(values, outside))
-        chunks = values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        merged = (weights[:, :, None] @ chunks).flatten(1)  # (B H W, width)
-        merged = self.out_norm(self.dropout(self.mlp(merged)))
-        place = (batch, height, width)
+        pixels = maps.permute(0, 3, 4, 1, 2).flatten(1, 2)  # (B, P, T, C)
+        pixels = norm_over_dates(pixels, self.in_norm)
+        code = date_code(days, self.width // self.heads)  # (B, T, c), the same for every head
+        # A value is W x + b + code. Neither scores nor sums over dates need the values themselves.
+        weight, bias = self.inconv.weight[..., 0], self.inconv.get_parameter("bias")
+        vectors, constants = self.attention_heads.directions()
+        of_dates = (code.repeat(1, 1, self.heads) + bias) @ vectors.T + constants  # (B, T, heads)
+        scores = pixels @ (vectors @ weight).T + of_dates[:, None]
+        scores = scores.masked_fill(excluded[:, None, :, None], EXCLUDED)
+        weights = self.attention_dropout(scores.softmax(2).transpose(2, 3))  # (B, P, heads, T)
+        summed = weights @ pixels  # (B, P, heads, C)
+        chunks = weight.view(self.heads, -1, channels)
+        merged = torch.einsum("bphx,hcx->bphc", summed, chunks) + weights @ code[:, None]
+        merged = merged + weights.sum(-1, keepdim=True) * bias.view(self.heads, -1)
+        merged = self.out_norm(self.dropout(self.mlp(merged.flatten(0, 1).flatten(1))))
         return (
-            merged.unflatten(0, place).permute(0, 3, 1, 2),
-            weights.unflatten(0, place).permute(0, 3, 4, 1, 2),
+            merged.view(batch, height, width, channels).permute(0, 3, 1, 2),
+            weights.view(batch, height, width, self.heads, dates).permute(0, 3, 4, 1, 2),
         )
+
+
+def norm_over_dates(pixels: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Normalise groups of channels over all dates of a pixel.
+
+    Parameters
+    ----------
+    pixels : Tensor, shape (B, P, T, C)
+    norm
+        Whose groups, weight and bias are used.
+
+    Returns
+    -------
+    Tensor, shape (B, P, T, C)
+    """
+
+    def of_groups(channels: Tensor) -> Tensor:  # (B, P, C): means over dates, then over groups
+        size = channels.shape[-1] // norm.num_groups
+        means = channels.view(*channels.shape[:-1], norm.num_groups, size).mean(-1)
+        return means.repeat_interleave(size, dim=-1)[:, :, None]
+
+    centred = pixels - of_groups(pixels.mean(2))
+    gain = (of_groups(centred.square().mean(2)) + norm.eps).rsqrt() * norm.weight
+    return torch.addcmul(norm.bias, centred, gain)
 
 
 def date_code(days: Tensor, width: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 References
 ----------
-Garioud et al. 2025, arXiv:2506.07080 (FLAIR-HUB). ``docs/models.md`` tells how the parts go together.
+Garioud et al. 2025, arXiv:2506.07080 (FLAIR-HUB). ``docs/models.md`` tells how parts go together.
 """
 
 from __future__ import annotations

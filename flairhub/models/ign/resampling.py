@@ -50,7 +50,8 @@ def shifted_resize(before: int, after: int, like: Tensor) -> Tensor:
     Tensor, shape (after, before, 3)
         Entry ``[:, :, k]`` gives at place p what the resized axis has at ``p + k - 1``, or 0.
     """
-    unit = torch.eye(before, device=like.device)[None]
+    exact = torch.promote_types(like.dtype, torch.float32)
+    unit = torch.eye(before, dtype=exact, device=like.device)[None]
     matrix = F.interpolate(unit, size=after, mode="linear", align_corners=False)[0].T
     padded = F.pad(matrix, (0, 0, 1, 1))
     return torch.stack([padded[k : k + after] for k in range(3)], dim=-1).to(like.dtype)

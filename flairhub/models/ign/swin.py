@@ -15,9 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import DropPath, trunc_normal_  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -27,6 +28,10 @@ from flairhub.models.ign.windows import Windows, relative_positions
 
 DROP_PATH = 0.1
 """Share of residual branches that the last block drops in training; the first drops none."""
+
+
+PIECE = 2048
+"""Tokens of an image that go through an MLP at once on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """Return softmax(q k / sqrt(d) + bias) v, all (windows, heads, N, d); bias (1, heads, N, N)."""
     if bias.requires_grad and bias.device.type == "cpu":
         # The fused CPU kernel has no gradient for what is added; torch's fallback is the slowest.
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         return (scores + bias).softmax(-1) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
@@ -125,9 +130,13 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., C) to (..., C)."""
-        result: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
-        return result
+        """(B, N, C) to (B, N, C)."""
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+            whole: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
+            return whole
+        # piece by piece what lies between stays in the processor's cache
+        pieces = [self.fc2(F.gelu(self.fc1(piece))) for piece in torch.split(tokens, PIECE, dim=1)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
 
 class SwinBlock(nn.Module):
@@ -262,13 +271,15 @@ class Swin(nn.Module):
             msg = f"{name!r} does not match {NAME}."
             raise ValueError(msg)
         size, window = SIZES[found[1]], int(found[2])
-        rates = torch.linspace(0, DROP_PATH, sum(size.depths), device="cpu").split(size.depths)
+        rates = iter(torch.linspace(0, DROP_PATH, sum(size.depths), device="cpu").tolist())
         self.channels = tuple(size.width << i for i in range(len(size.depths)))
         self.checkpointing = False
         self.patch_embed = PatchEmbedding(bands, size.width)
-        for i, (heads, drops) in enumerate(zip(size.heads, rates, strict=True)):
+        for i, (heads, depth) in enumerate(zip(size.heads, size.depths, strict=True)):
             grid = (-(-image[0] // (4 << i)), -(-image[1] // (4 << i)))
-            stage = SwinStage(self.channels[i], heads, window, grid, drops.tolist(), merge=i > 0)
+            stage = SwinStage(
+                self.channels[i], heads, window, grid, list(islice(rates, depth)), merge=i > 0
+            )
             self.add_module(f"layers_{i}", stage)
         self.apply(_initialise)
 

@@ -66,7 +66,8 @@ class FpnStage(nn.Module):
 
     def forward(self, coarser: Tensor, finer: Tensor) -> Tensor:
         """(B, 256, h, w) and (B, channels, H, W) to (B, 256, H, W)."""
-        return resize(coarser, (finer.shape[-2], finer.shape[-1])) + self.skip_conv(finer)
+        skip: Tensor = self.skip_conv(finer)
+        return resize(coarser, _side(finer)) + skip
 
 
 class UPerNetDecoder(nn.Module):
@@ -112,9 +113,9 @@ class UPerNetDecoder(nn.Module):
             half = (image[0] // 2, image[1] // 2)
             twice = (2 * size[0], 2 * size[1]) == half and size == _side(levels[-1])
             levels.append(halve_doubled(levels[-1]) if twice else resize(levels[-1], half))
-        conv, norm, relu = self.fpn_bottleneck
+        conv, norm, relu = (self.fpn_bottleneck[i] for i in range(3))
         # the convolution of all levels, stacked at one size, is the sum of theirs
-        weights = conv.weight.split(WIDTH, dim=1)
+        weights = torch.split(conv.get_parameter("weight"), WIDTH, dim=1)
         total = sum(_convolve(*pair, size) for pair in zip(levels, weights, strict=True))
         result: Tensor = relu(norm(total))
         return result

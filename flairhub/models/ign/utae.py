@@ -184,7 +184,7 @@ class UTAE(nn.Module):
     def _encode(self, series: Tensor, excluded: Tensor) -> list[Tensor]:
         """Return the maps of every date at every level, (B, T, C, H, W), finest first."""
         batch, dates = excluded.shape
-        frames = series.flatten(0, 1)
+        frames = series.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         kept = None
         if not torch.compiler.is_compiling() and bool(excluded.any()):
             kept = (~excluded).flatten().nonzero()[:, 0]  # padding costs nothing
@@ -196,9 +196,9 @@ class UTAE(nn.Module):
             frames = self._run(block, frames).masked_fill(blank[:, None, None, None], 0)
             whole = frames
             if kept is not None:
-                whole = frames.new_zeros(batch * dates, *frames.shape[1:])
-                whole = whole.index_copy(0, kept, frames)
-            levels.append(whole.unflatten(0, (batch, dates)))
+                shape = (batch * dates, *frames.shape[1:])
+                whole = frames.new_zeros(shape).index_copy(0, kept, frames)
+            levels.append(whole.view(batch, dates, *frames.shape[1:]))
         return levels
 
     def _run(self, block: nn.Module, *maps: Tensor) -> Tensor:
@@ -214,5 +214,5 @@ def _merge(level: Tensor, weights: Tensor) -> Tensor:
 
     ``(B, T, C, H, W)`` and ``(B, heads, T, H, W)`` to ``(B, C, H, W)``. Padding is 0 in `level`.
     """
-    groups = level.unflatten(2, (weights.shape[1], -1))
+    groups = level.view(*level.shape[:2], weights.shape[1], -1, *level.shape[3:])
     return torch.einsum("btgchw,bgthw->bgchw", groups, weights).flatten(1, 2)
