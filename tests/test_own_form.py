@@ -240,7 +240,7 @@ OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("sentinel2_ts", "sentinel1_asc_ts"), {"auxiliary": 0.5}),
     (("aerial_rgbi", "sentinel2_ts"), {"series_encoder": "utae", "auxiliary": 0.5}),
     (EVERY, {"modality_dropout": {"dem_elev": 0.5, "sentinel2_ts": 0.5}, "auxiliary": 0.5}),
-    (EVERY, {"series_encoder": "utae", "decoder": "upernet", "encoder": "convnext_atto"}),
+    (FEW, {"series_encoder": "utae", "decoder": "upernet", "encoder": "convnext_atto"}),
 ]
 
 
