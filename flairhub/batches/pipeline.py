@@ -66,6 +66,7 @@ class _Unit:
 
     numbers: list[int]
     bytes: Future[dict[int, Fetched]] | None = None
+    waiting: int = 0
 
 
 @dataclass
@@ -166,6 +167,7 @@ class Pipeline:
             return self._pool.submit(self._read_and_decode, number, buffers, row)
         if unit.bytes is None:
             unit.bytes = self._fetch(unit.numbers)
+            unit.waiting = len(unit.numbers)
         done: Future[None] = Future()
 
         def decode(fetched: Future[dict[int, Fetched]]) -> None:
@@ -188,6 +190,9 @@ class Pipeline:
                 done.cancel()
 
         unit.bytes.add_done_callback(hand_over)
+        unit.waiting -= 1
+        if not unit.waiting:
+            unit.bytes = None  # a future keeps its callbacks, and these the batch
         return done
 
     def _fetch(self, numbers: list[int]) -> Future[dict[int, Fetched]]:
