@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import shutil
 import threading
@@ -22,6 +23,7 @@ import flairhub
 from benchmarks.objectserver import KINDS, SECRET, Faults, ObjectServer
 from flairhub import PatchPlan
 from flairhub.batches.batch import MultimodalBatch
+from flairhub.batches.buffers import BatchBuffers
 from flairhub.errors import ReadError
 from flairhub.modalities import dataset_modalities, get_modality
 from flairhub.store.access import resolve
@@ -248,6 +250,14 @@ def test_a_host_whose_name_is_unknown(server: ObjectServer, plan: PatchPlan) -> 
         list(flairhub.stream(replace(plan, rois=rois), retry_s=0.3))
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert threads() <= before
+
+
+def test_an_epoch_holds_no_more_than_is_read_ahead(server: ObjectServer, plan: PatchPlan) -> None:
+    held = 0
+    for _ in flairhub.stream(plan, batch_size=1, prefetch=2):
+        gc.collect()
+        held = max(held, sum(type(one) is BatchBuffers for one in gc.get_objects()))
+    assert held <= 4, "batches that were given out are kept"
 
 
 def test_leaving_early_waits_for_no_answer(server: ObjectServer, plan: PatchPlan) -> None:
