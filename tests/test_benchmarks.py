@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import coding, converting, opening
+from benchmarks import coding, converting, models, opening
 from benchmarks.__main__ import plain, table_of
 from benchmarks.harness import BENCHMARKS, Row, Workspace, interleaved
 
@@ -60,7 +60,15 @@ def test_rows_are_written_for_programs_and_shown_to_people() -> None:
 
 def test_every_promise_has_a_benchmark() -> None:
     storing = {"conversion", "processes", "size", "coding"}
-    assert set(BENCHMARKS) == {"startup", "opening", *storing, "streaming", "remote"}
+    assert set(BENCHMARKS) == {"startup", "opening", *storing, "streaming", "remote", "models"}
+
+
+def test_networks_that_give_other_scores_are_not_measured() -> None:
+    contest = models.prepare("LC-G", samples=1)
+    assert contest.run_ours().shape == (1, 19, 512, 512)
+    contest.peer.encoders["SENTINEL2_TS"].out_conv.conv.conv[4].bias.data += 1  # type: ignore
+    with pytest.raises(AssertionError, match="LC-G gives other scores than its peer"):
+        list(models.rows_of(contest, "LC-G", goal=2.0))
 
 
 @pytest.fixture

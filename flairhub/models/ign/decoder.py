@@ -48,19 +48,9 @@ class MapDecoder(nn.Module):
         self.seg_model = DECODERS[name](channels, classes)
 
     def forward(self, maps: Sequence[Tensor], image: Size) -> Tensor:
-        """Decode.
+        """Return scores of about the image's size, (B, classes, h, w).
 
-        Parameters
-        ----------
-        maps : sequence of Tensor, shapes (B, channels[i], h_i, w_i)
-            Finest first; the map at 1/2 is left out where there is none.
-        image
-            Height and width of the image, pixels.
-
-        Returns
-        -------
-        Tensor, shape (B, classes, h, w)
-            About as large as the image.
+        Maps and size are those of `flairhub.models.ign.upernet.UPerNetDecoder.forward`.
         """
         logits: Tensor = self.seg_model(maps, image)
         return logits
