@@ -127,7 +127,7 @@ def imported(folder: Path) -> dict[str, set[str]]:
     [
         ("converters", {"convert"}),
         ("catalog", {"catalog"}),
-        ("flairhub", {"train", "explore", "aws"}),
+        ("flairhub", {"train", "explore", "aws", "export"}),
         ("flairhub/store", {"aws"}),
         ("flairhub/config", set()),
     ],
