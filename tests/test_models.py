@@ -20,9 +20,9 @@ from flairhub.models.alignment import common_size, next_multiple, pad_to, resize
 from flairhub.models.dates import season_code
 from flairhub.models.decoders import Convolutions
 from flairhub.models.fusion import MeanFusion
-from flairhub.models.ign import Scores
 from flairhub.models.ltae import LTAE
 from flairhub.models.raster_encoder import RasterEncoder
+from flairhub.models.scores import Scores
 from flairhub.nomenclatures import NOMENCLATURES
 
 BANDS = {key: len(m.bands) for key, m in MODALITIES.items()}

@@ -13,8 +13,8 @@ from flairhub.models.alignment import Size, common_size, next_multiple, pad_to, 
 from flairhub.models.dates import computes_all
 from flairhub.models.decoders import Decoder
 from flairhub.models.encoder import MapEncoder
-from flairhub.models.ign.network import Scores
 from flairhub.models.pyramid import Pyramid
+from flairhub.models.scores import Scores
 
 
 class MultimodalSegmenter(nn.Module):

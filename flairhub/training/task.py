@@ -21,7 +21,7 @@ from flairhub.config import RunConfig, parse_config
 from flairhub.errors import CheckpointError, ConfigError
 from flairhub.modalities import Statistics
 from flairhub.models import build_model
-from flairhub.models.ign import Scores as ModelScores
+from flairhub.models.scores import Scores as ModelScores
 from flairhub.nomenclatures import get_nomenclature
 from flairhub.preparation.build import build_preparation
 from flairhub.preparation.symmetries import augment

@@ -17,7 +17,7 @@ from flairhub.errors import GridError
 from flairhub.models.alignment import Size, next_multiple, pad_to
 from flairhub.models.flair.conditioning import MetadataBranch
 from flairhub.models.flair.options import IMAGE, TASK, FlairOptions
-from flairhub.models.ign import Scores
+from flairhub.models.scores import Scores
 
 ENCODER = "resnet34"
 

@@ -21,7 +21,7 @@ from flairhub.models.flair.fusion import CollapsedPath, CroppedPath, crop_middle
 from flairhub.models.flair.options import IMAGE, SERIES, TASK, FlairOptions
 from flairhub.models.flair.unet import FlairUnet
 from flairhub.models.flair.utae import StridedUtae
-from flairhub.models.ign import Scores
+from flairhub.models.scores import Scores
 
 AUX = f"{SERIES}/{TASK}"
 """Key of the scores of the series alone."""

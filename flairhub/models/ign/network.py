@@ -8,7 +8,6 @@ Garioud et al. 2025, arXiv:2506.07080 (FLAIR-HUB). ``docs/models.md`` tells how 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +20,7 @@ from flairhub.models.ign.encoder import MonoEncoder
 from flairhub.models.ign.fusion import FUSIONS
 from flairhub.models.ign.options import IgnOptions, fitted_widths, task_name
 from flairhub.models.ign.utae import UTAE, SeriesMaps
-
-
-class Scores(NamedTuple):
-    """Scores before softmax, each (B, classes, H, W).
-
-    Attributes
-    ----------
-    main
-        By class set.
-    aux
-        By modality and class set, ``"spot_rgbi/cosia"``; empty where not asked for.
-    """
-
-    main: dict[str, Tensor]
-    aux: dict[str, Tensor]
+from flairhub.models.scores import Scores
 
 
 class IgnNetwork(nn.Module):
