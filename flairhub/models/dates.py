@@ -36,7 +36,7 @@ class TrueDates:
         self.true: Tensor | None = None
         if lengths is not None:
             self.true = torch.arange(dates, device=lengths.device) < lengths[:, None]
-        self.dense = self.true is None or computes_all(training)
+        self.dense = self.true is None or computes_all(self.true, training)
 
     def pack(self, padded: Tensor) -> Tensor:
         """Return the true dates (N, ...) of (B, T, ...)."""
@@ -56,13 +56,14 @@ class TrueDates:
         return full
 
 
-def computes_all(training: bool) -> bool:
+def computes_all(like: Tensor, training: bool) -> bool:
     """Return whether absent samples and dates are computed too, and ignored afterwards.
 
-    That is what a compiled network does, which wants shapes that depend on no data. Statistics of
-    batch normalisation would see them, so it does it in evaluation only.
+    That is what a compiled network does, which wants shapes that depend on no data, and one on the
+    device ``meta``, which has none. Statistics of batch normalisation would see them, so it is done
+    in evaluation only.
     """
-    return torch.compiler.is_compiling() and not training
+    return (torch.compiler.is_compiling() or like.is_meta) and not training
 
 
 def _like(mask: Tensor, values: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Networks as files that other programs run: ``torch.export`` and ONNX.
 
 The number of samples and the length of every series stay open; sizes of images are fixed. What was
-exported takes and gives flat tensors: inputs by key, days of a series as ``<key>_days``, scores by
-class set.
+exported takes and gives flat tensors, whose names, shapes and types the network's `Signature`
+tells: inputs by modality, days of a series as ``<key>_days``, scores by class set.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from flairhub.errors import ExportError
-from flairhub.models.alignment import Size
-from flairhub.models.ign.network import IgnNetwork
+from flairhub.models.signatures import Signature, signature_of
 
-MAX_SAMPLES = 1024
-MAX_DATES = 1024
-"""Bounds of the open axes."""
+LARGEST = 1024
+"""Bound of the open axes."""
+
+SUFFIXES = (".onnx", ".pt2")
 
 _LIMIT = 1_900_000_000
+
+Run = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
+"""From inputs by name to scores in the order of a signature's outputs."""
 
 
 class Flat(nn.Module):
@@ -32,130 +36,114 @@ class Flat(nn.Module):
     Parameters
     ----------
     network
-        What is exported.
-    size
-        Height and width of the scores; see `IgnNetwork.forward`.
-
-    Attributes
-    ----------
-    inputs, outputs : tuple of str
-        Their names in order.
+        Any that `signature_of` knows, or whose signature is given.
+    signature
+        Of the network, with sizes other than the usual ones for instance.
     """
 
-    def __init__(self, network: IgnNetwork, size: Size | None = None) -> None:
+    def __init__(self, network: nn.Module, signature: Signature | None = None) -> None:
         super().__init__()
-        options = network.options
-        self.network, self.size = network, size
-        self.series = options.series
-        self.inputs = (*options.modalities, *(f"{key}_days" for key in options.series))
-        self.outputs = tuple(options.tasks)
+        self.network = network
+        self.signature = signature or signature_of(network)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Take tensors in the order of `inputs`; return scores in the order of `outputs`."""
-        given = dict(zip(self.inputs, tensors, strict=True))
-        days = {key: given.pop(f"{key}_days") for key in self.series}
-        scores = self.network(given, days, self.size, aux=False).main
-        return tuple(scores[task] for task in self.outputs)
+        """Take tensors in the order of the signature's inputs; return scores in that of outputs."""
+        scores = self.network(**self.signature.arguments(tensors)).main
+        return tuple(scores[task] for task in self.signature.outputs)
 
-    def examples(self, samples: int = 2, dates: int = 3, seed: int = 0) -> dict[str, Tensor]:
-        """Return random inputs by name; the last date of the first sample is padding."""
-        chance = torch.Generator().manual_seed(seed)
-        options, found = self.network.options, {}
-        for place, key in enumerate(options.modalities):
-            lead = (samples, dates + place) if key in self.series else (samples,)
-            shape = (*lead, options.bands_of(key), *2 * (options.size_of(key),))
-            found[key] = torch.randn(shape, generator=chance)
-            if key in self.series:
-                days = torch.randint(-134, 231, lead, generator=chance).float()
-                found[key][0, -1], days[0, -1] = 0, 0
-                found[f"{key}_days"] = days
-        return {name: found[name] for name in self.inputs}
+    def run(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return scores in evaluation mode, on the CPU; the network's mode stays as it is."""
+        device, was_training = _device(self.network), self.network.training
+        try:
+            with torch.inference_mode():
+                found = self.eval()(*(tensor.to(device) for tensor in inputs.values()))
+        finally:
+            self.network.train(was_training)
+        return tuple(scores.cpu() for scores in found)
 
 
-def export_program(network: IgnNetwork, size: Size | None = None) -> ExportedProgram:
+def export_program(network: nn.Module, signature: Signature | None = None) -> ExportedProgram:
     """Return the graph of a network in evaluation mode, for any batch and series of any length.
 
     Parameters
     ----------
     network
         Any, on any device; its mode stays as it is.
-    size
-        Height and width of the scores; see `IgnNetwork.forward`.
+    signature
+        Its inputs and outputs, where sizes are other than the usual ones; see `signature_of`.
 
     Returns
     -------
     torch.export.ExportedProgram
         Of `Flat`.
+
+    Raises
+    ------
+    ExportError
+        If it is not known what the network takes.
     """
-    was_training, flat = network.training, Flat(network, size)
-    device = next(network.parameters()).device
-    batch = Dim("samples", min=1, max=MAX_SAMPLES)
-    dates = {key: Dim(f"dates_{key}", min=1, max=MAX_DATES) for key in flat.series}
+    was_training, flat = network.training, Flat(network, signature)
+    inputs = flat.signature.inputs
+    dims = {axis: Dim(axis, min=1, max=LARGEST) for axis in flat.signature.open_axes}
     axes = tuple(
-        {0: batch, 1: dates[key]} if (key := name.removesuffix("_days")) in dates else {0: batch}
-        for name in flat.inputs
+        {place: dims[axis] for place, axis in enumerate(one.axes) if isinstance(axis, str)}
+        for one in inputs
     )
+    device = _device(network)
+    tensors = tuple(tensor.to(device) for tensor in flat.signature.examples().values())
     try:
-        tensors = tuple(tensor.to(device) for tensor in flat.examples().values())
         return torch.export.export(flat.eval(), tensors, dynamic_shapes=(axes,))
     finally:
         network.train(was_training)
 
 
-def export_onnx(
-    network: IgnNetwork,
+def export(
+    network: nn.Module,
     path: str | Path,
-    size: Size | None = None,
+    signature: Signature | None = None,
     *,
     program: ExportedProgram | None = None,
     tolerance: float = 1e-4,
 ) -> float:
-    """Write a network as an ONNX file and compare it with the network.
-
-    Weights of more than 2 GB, the limit of the format, go to a second file beside it.
+    """Write a network as a file, run the file, and compare it with the network.
 
     Parameters
     ----------
     network
         Any; its mode stays as it is.
     path
-        Where the file goes.
-    size
-        Height and width of the scores; see `IgnNetwork.forward`.
+        Where the file goes: ``NAME.onnx``, or ``NAME.pt2`` for ``torch.export.load``. Weights of
+        more than 2 GB, the limit of ONNX, go to a second file beside it.
+    signature
+        Its inputs and outputs, where sizes are other than the usual ones; see `signature_of`.
     program
-        What `export_program` gave for the same network and size, to save making it again.
+        What `export_program` gave for the same network and signature, to save making it again.
     tolerance
         Greatest difference that is accepted, relative to the greatest score.
 
     Returns
     -------
     float
-        Greatest difference between onnxruntime's scores and the network's, for other numbers of
-        samples and dates than it was exported with, relative to the greatest score.
+        What `difference` says.
 
     Raises
     ------
     ExportError
-        If onnx, onnxscript or onnxruntime are not installed, or the scores differ by more; the
+        If the name has another ending; if onnx, onnxscript or onnxruntime are needed and not
+        installed; if it is not known what the network takes; or if the scores differ by more: the
         file is then left for inspection.
     """
-    _need_onnx()
-    flat = Flat(network, size)
-    program = program or export_program(network, size)
-    large = sum(p.numel() * p.element_size() for p in network.parameters()) > _LIMIT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, about itself
-        torch.onnx.export(
-            program,
-            f=str(path),
-            input_names=list(flat.inputs),
-            output_names=list(flat.outputs),
-            external_data=large,
-            dynamo=True,
-            verbose=False,
-        )
-    found = difference(network, path, size)
-    if found > tolerance:
+    path = Path(path)
+    _check(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flat = Flat(network, signature)
+    program = program or export_program(network, flat.signature)
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+    else:
+        _write_onnx(program, path, flat)
+    found = difference(network, path, flat.signature)
+    if not found <= tolerance:  # NaN too
         msg = (
             f"{path} gives other scores than the network: they differ by {found:.1e} of the "
             f"greatest score, {tolerance:.1e} was allowed."
@@ -165,45 +153,89 @@ def export_onnx(
 
 
 def difference(
-    network: IgnNetwork, path: str | Path, size: Size | None = None, *, samples: int = 3
+    network: nn.Module, path: str | Path, signature: Signature | None = None, *, samples: int = 3
 ) -> float:
-    """Return how far onnxruntime's scores of random inputs are from a network's.
+    """Return how far a file's scores of random inputs are from a network's.
+
+    Inputs have other numbers of samples and dates than the file was made with.
 
     Parameters
     ----------
     network
         What the file was made of.
     path
-        An ONNX file.
-    size
-        Height and width of the scores, as given when the file was made.
+        Run by onnxruntime where it ends in ``.onnx``, else by ``torch.export``.
+    signature
+        As given when the file was made.
     samples
-        Samples of the inputs; series get more dates than the file was made with.
+        Samples of the inputs.
 
     Returns
     -------
     float
         Greatest difference, relative to the greatest score.
     """
-    _need_onnx()
+    path = Path(path)
+    _check(path)
+    flat = Flat(network, signature)
+    examples = flat.signature.examples(samples, dates=samples + 4, seed=1)
+    run = _onnx_runner(path, flat.signature) if path.suffix == ".onnx" else _program_runner(path)
+    pairs = zip(run(examples), flat.run(examples), strict=True)
+    return float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())
+
+
+def _write_onnx(program: ExportedProgram, path: Path, flat: Flat) -> None:
+    large = sum(p.numel() * p.element_size() for p in flat.network.parameters()) > _LIMIT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, about itself
+        torch.onnx.export(
+            program,
+            f=str(path),
+            input_names=[one.name for one in flat.signature.inputs],
+            output_names=list(flat.signature.outputs),
+            external_data=large,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _onnx_runner(path: Path, signature: Signature) -> Run:
     import onnxruntime
 
-    flat, was_training = Flat(network, size), network.training
-    device = next(network.parameters()).device
-    examples = flat.examples(samples, dates=samples + 4, seed=1)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = session.run(list(flat.outputs), {k: v.numpy() for k, v in examples.items()})
-    try:
+
+    def run(inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        return tuple(map(torch.from_numpy, session.run(list(signature.outputs), arrays)))
+
+    return run
+
+
+def _program_runner(path: Path) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about its way of reading
+        module = torch.export.load(path).module()
+
+    def run(inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        device = _device(module)
         with torch.inference_mode():
-            expected = flat.eval()(*(tensor.to(device) for tensor in examples.values()))
-    finally:
-        network.train(was_training)
-    pairs = [(torch.from_numpy(a), b.cpu()) for a, b in zip(found, expected, strict=True)]
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+            found = module(*(tensor.to(device) for tensor in inputs.values()))
+        return tuple(scores.cpu() for scores in found)
+
+    return run
 
 
-def _need_onnx() -> None:
-    missing = [n for n in ("onnx", "onnxruntime", "onnxscript") if find_spec(n) is None]
+def _check(path: Path) -> None:
+    """Refuse what cannot be written or read."""
+    if path.suffix not in SUFFIXES:
+        msg = f"{path} must end in {' or '.join(SUFFIXES)}."
+        raise ExportError(msg)
+    needed = ("onnx", "onnxruntime", "onnxscript") if path.suffix == ".onnx" else ()
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         msg = f"ONNX needs {', '.join(missing)}: pip install 'flairhub[export]'."
         raise ExportError(msg)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

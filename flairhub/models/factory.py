@@ -69,7 +69,8 @@ def build_model(
     if not sources:
         msg = f"A model needs a raster or a series; got {[m.key for m in chosen]}."
         raise ConfigError(msg)
-    companions = {m.group: m.key for m in chosen if m.kind is Kind.MASK}
+    masks = [m for m in chosen if m.kind is Kind.MASK]
+    companions = {m.group: m.key for m in masks}
     names = [m.key for m in sources]
     for name in config.modality_dropout:
         if name not in names:
@@ -93,6 +94,7 @@ def build_model(
         rasters=rasters,
         series={key: encoder for key, encoder in encoders.items() if key not in rasters},
         companions=companions,
+        bands={m.key: bands[m.key] for m in (*sources, *masks)},
         resolutions_m={m.key: m.resolution_m for m in chosen},
         pyramid=pyramid,
         tokens=AbsentTokens(

@@ -29,6 +29,8 @@ class MultimodalSegmenter(nn.Module):
         Encoders by modality; at least one in all.
     companions
         By series, the modality whose bands are appended to those of every date (cloud masks).
+    bands
+        Channels of every modality, companions too, of one date for a series.
     resolutions_m
         Pixel side of every modality, companions too, metres.
     pyramid
@@ -56,6 +58,7 @@ class MultimodalSegmenter(nn.Module):
         rasters: Mapping[str, MapEncoder],
         series: Mapping[str, MapEncoder],
         companions: Mapping[str, str],
+        bands: Mapping[str, int],
         resolutions_m: Mapping[str, float],
         pyramid: Pyramid,
         tokens: AbsentTokens,
@@ -70,6 +73,7 @@ class MultimodalSegmenter(nn.Module):
         self.rasters = nn.ModuleDict(rasters)
         self.series = nn.ModuleDict(series)
         self.companions = dict(companions)
+        self.bands = dict(bands)
         self.resolutions_m = dict(resolutions_m)
         self.levels_m = pyramid.levels_m
         self.placement = {name: pyramid.placement(name) for name in (*rasters, *series)}
@@ -128,7 +132,7 @@ class MultimodalSegmenter(nn.Module):
         self._check(inputs)
         ground = common_size(inputs, self.resolutions_m, self.finest_m)
         padded = next_multiple(ground, round(self.levels_m[-1] / self.finest_m))
-        batch = len(next(iter(inputs.values())))
+        batch = next(iter(inputs.values())).shape[0]  # len() would fix it in exported graphs
         maps: dict[str, list[Tensor]] = {}
         rows: dict[str, Tensor] = {}
         for name, source, has in self._sources(inputs, lengths or {}, present or {}):
@@ -207,7 +211,7 @@ class MultimodalSegmenter(nn.Module):
         """Return the maps of a source for the whole batch, or none if no sample has it."""
         rows = None
         # Rows of absent samples must not enter the statistics of batch normalisation either.
-        if has is not None and not computes_all(self.training) and not bool(has.all()):
+        if has is not None and not computes_all(source, self.training) and not bool(has.all()):
             rows = has.nonzero()[:, 0]
             if not len(rows):
                 return []

@@ -6,10 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from flairhub.errors import ConfigError, did_you_mean
+from flairhub.modalities import get_modality
 from flairhub.models.zoo import ModelCard
 
 IMAGE, SERIES, TASK = "flair_aerial", "flair_sentinel2_ts", "flair"
 """Keys of the inputs in `flairhub.modalities`, and of the classes in `flairhub.nomenclatures`."""
+
+SERIES_PX = 40
+"""Side of what is cut from a super-area around an image (IGNF/FLAIR-2)."""
 
 Form = Literal["none", "ign", "own"]
 """Whether metadata are taken, and how: as IGN's code does, or with its faults repaired."""
@@ -87,3 +91,31 @@ class FlairOptions:
             msg = f"{card.id} has no option {stray[0]!r}. {hint}"
             raise ConfigError(msg)
         return replace(options, **changes)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Inputs of one date."""
+        return (IMAGE,)
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Inputs of many dates."""
+        return (SERIES,) if self.series_bands else ()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All inputs."""
+        return (*self.images, *self.series)
+
+    @property
+    def tasks(self) -> dict[str, int]:
+        """Number of classes by class set."""
+        return {TASK: self.classes}
+
+    def bands_of(self, key: str) -> int:
+        """Return the number of channels of an input."""
+        return self.series_bands if key == SERIES else self.bands
+
+    def size_of(self, key: str) -> int:
+        """Return the side that an input has in IGN's code, pixels."""
+        return SERIES_PX if key == SERIES else get_modality(key).patch_px

@@ -14,7 +14,7 @@ import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
 from flairhub.errors import GridError
-from flairhub.models.alignment import Size, next_multiple, pad_to
+from flairhub.models.alignment import Size, next_multiple, pad_to, resize
 from flairhub.models.flair.conditioning import MetadataBranch
 from flairhub.models.flair.options import IMAGE, TASK, FlairOptions
 from flairhub.models.scores import Scores
@@ -58,7 +58,12 @@ class FlairUnet(nn.Module):
             else MetadataBranch(self.channels[-1], options.metadata)
         )
 
-    def forward(self, inputs: Mapping[str, Tensor], metadata: Tensor | None = None) -> Scores:
+    def forward(
+        self,
+        inputs: Mapping[str, Tensor],
+        metadata: Tensor | None = None,
+        size: Size | None = None,
+    ) -> Scores:
         """Classify every pixel.
 
         Parameters
@@ -67,6 +72,8 @@ class FlairUnet(nn.Module):
             ``flair_aerial``, normalised, of any height and width. Other inputs are not looked at.
         metadata : Tensor, shape (B, 45), float32
             Of `flairhub.models.flair.metadata.encode_metadata`; for models that take them alone.
+        size
+            Height and width of the scores; those of the image unless given.
 
         Returns
         -------
@@ -80,7 +87,8 @@ class FlairUnet(nn.Module):
             a model that takes none.
         """
         image = self.image_of(inputs)
-        return Scores({TASK: self.decode(self.encode(image, metadata), _size(image))}, {})
+        scores = self.decode(self.encode(image, metadata), _size(image))
+        return Scores({TASK: resize(scores, size or _size(image))}, {})
 
     def image_of(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the image, (B, bands, H, W); raises `GridError` unless it is such a one."""

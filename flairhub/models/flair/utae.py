@@ -109,7 +109,8 @@ class StridedUtae(nn.Module):
     def _encode(self, series: Tensor, true: Tensor) -> list[Tensor]:
         """Return maps of all dates, (B, T, C, h, w) a level, finest first; padding is 0."""
         inside = true[:, :, None, None, None]
-        compiling = torch.compiler.is_compiling()  # shapes must not depend on lengths then
+        # shapes must not depend on lengths then
+        compiling = torch.compiler.is_compiling() or series.is_meta
         frames = series.where(inside, 0).flatten(0, 1) if compiling else series[true]
         levels = []
         for block in (self.in_conv, *self.down_blocks):

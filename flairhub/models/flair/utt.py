@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from flairhub.errors import ConfigError, GridError
 from flairhub.modalities import get_modality
-from flairhub.models.alignment import Size
+from flairhub.models.alignment import Size, resize
 from flairhub.models.flair.fusion import CollapsedPath, CroppedPath, crop_middle
 from flairhub.models.flair.options import IMAGE, SERIES, TASK, FlairOptions
 from flairhub.models.flair.unet import FlairUnet
@@ -66,6 +66,7 @@ class TextureTime(nn.Module):
         present: Mapping[str, Tensor] | None = None,
         metadata: Tensor | None = None,
         aux: bool | None = None,
+        size: Size | None = None,
     ) -> Scores:
         """Classify every pixel of the image.
 
@@ -84,6 +85,8 @@ class TextureTime(nn.Module):
             As of `FlairUnet.forward`.
         aux
             Whether the scores of the series alone are computed; in training only unless given.
+        size
+            Height and width of the scores; those of the image unless given.
 
         Returns
         -------
@@ -98,9 +101,10 @@ class TextureTime(nn.Module):
         """
         image = self.texture.image_of(inputs)
         series = self._series(inputs, days, lengths, image.shape[0])
-        size = (image.shape[-2], image.shape[-1])
+        side = (image.shape[-2], image.shape[-1])
+        size = size or side
         whole = self.time(series, days[SERIES], lengths[SERIES])
-        ground = crop_middle(whole, self._ground(size))
+        ground = crop_middle(whole, self._ground(side))
         maps = self.texture.encode(image, metadata)
         used = self._used(lengths[SERIES], (present or {}).get(SERIES))[:, None, None, None]
         sizes = [(one.shape[-2], one.shape[-1]) for one in maps]
@@ -110,7 +114,7 @@ class TextureTime(nn.Module):
         if self.training if aux is None else aux:
             # interpolating nearest pixels commutes with 1 x 1 convolutions, so it comes last
             found[AUX] = F.interpolate(self.aux_head(ground), size=size, mode="nearest")
-        return Scores({TASK: self.texture.decode(fused, size)}, found)
+        return Scores({TASK: resize(self.texture.decode(fused, side), size)}, found)
 
     def _ground(self, size: Size) -> Size:
         """Return the size of an image in pixels of the series: 10 x 10 for IGN's."""
