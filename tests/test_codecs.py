@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -67,12 +69,12 @@ def _pixels(modality: Modality) -> Pixels:
     return values
 
 
-def _array(modality: Modality, profile: str, pixels: Pixels) -> zarr.Array[Any]:
+def _array(modality: Modality, profile: str, pixels: Pixels, side: int = SIDE) -> zarr.Array[Any]:
     array: zarr.Array[Any] = zarr.create_array(
         MemoryStore(),
         shape=pixels.shape,
         dtype=modality.dtype,
-        chunks=(*pixels.shape[:-2], SIDE, SIDE),
+        chunks=(*pixels.shape[:-2], side, side),
         shards=pixels.shape,
         fill_value=fill_value(modality),
         **codecs(modality, profile),
@@ -100,6 +102,24 @@ def test_chunks_give_the_same_bits_back_without_zarr(modality: Modality, profile
         for x in (0, SIDE):
             part = pixels[..., y : y + SIDE, x : x + SIDE]
             assert chunks.decode(chunks.encode(part)).tobytes() == part.tobytes()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("modality", MODALITIES.values(), ids=list(MODALITIES))
+def test_bytes_of_another_chunk_are_refused(modality: Modality, profile: str) -> None:
+    pixels = _pixels(modality)
+    chunks = ChunkCodec(_array(modality, profile, pixels).metadata.to_dict())
+    half = ChunkCodec(_array(modality, profile, pixels, SIDE // 2).metadata.to_dict())
+    good = chunks.encode(pixels[..., :SIDE, :SIDE])
+    small = half.encode(pixels[..., : SIDE // 2, : SIDE // 2])
+    part = good[: len(good) // 2]
+    sealed = part + struct.pack("<I", google_crc32c.value(part))
+    turned = bytes([*good[:9], good[9] ^ 4, *good[10:]])
+    for bad in (b"", good[:3], good[:-1], turned, sealed, small):
+        with pytest.raises(ValueError, match=r"chunk|not right|WebP"):
+            chunks.decode(bad)
+    with pytest.raises(ValueError, match=r"chunk|not right|WebP"):
+        half.decode(good)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

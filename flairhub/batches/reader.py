@@ -144,11 +144,14 @@ class RoiReader:
         )
         merged = list(_merge(ranges, attempt))
         bodies = (yield [whole for whole, _ in merged]) if merged else ()
-        data: dict[ByteRange, memoryview] = {}
+        data: dict[ByteRange, bytes | memoryview] = {}
         for (whole, inside), body in zip(merged, bodies, strict=True):
             if body.data is None:
                 msg = f"{whole.place} was deleted while it was read."
                 raise ReadError(msg)
+            if len(inside) == 1:
+                data[inside[0]] = body.data
+                continue
             view = memoryview(body.data)
             for one in inside:
                 begin = one.start - whole.start
