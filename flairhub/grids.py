@@ -164,6 +164,22 @@ class Grid:
         self.crop(window)
         return window
 
+    def around(self, extent: Extent, side: int) -> Window:
+        """Return the square of pixels around a rectangle's middle; it may leave the grid.
+
+        Parameters
+        ----------
+        extent
+            Its edges need not be pixel edges.
+        side
+            Pixels, even. The pixel with the middle in it comes first of the second half, along
+            both axes, as where IGN's code cuts a super-area (IGNF/FLAIR-2, ``src/dataset.py``).
+        """
+        down = (self.top - (extent.top + extent.bottom) / 2) / self.resolution
+        right = ((extent.left + extent.right) / 2 - self.left) / self.resolution
+        row, column = (math.floor(place + _TOLERANCE_PX) for place in (down, right))
+        return Window(row - side // 2, column - side // 2, side, side)
+
     def at(self, resolution: float) -> Grid:
         """Return the grid of the same rectangle with another pixel size; raises `GridError`."""
         height = _whole(self.height * self.resolution / resolution, f"Height at {resolution} m")

@@ -115,6 +115,9 @@ class Modality:
         Keys of the class sets, one a band, for labels.
     dataset
         Which family publishes it: `FLAIR_HUB`, or `FLAIR` for FLAIR#1 and FLAIR#2.
+    around_px
+        Of a raster that is not cut in patches, the side of the square of its pixels that is read
+        for a window, the window's middle in it; see `Grid.around`.
     """
 
     key: str
@@ -136,6 +139,7 @@ class Modality:
     dates_name: str | None = None
     nomenclatures: tuple[str, ...] = ()
     dataset: str = FLAIR_HUB
+    around_px: int = 0
 
     def __post_init__(self) -> None:
         """Check what the rest of the project relies on."""
@@ -144,6 +148,9 @@ class Modality:
         if self.patch_px and round(self.resolution_m * self.patch_px, 6) != PATCH_SIDE_M:
             side = f"{self.patch_px} px of {self.resolution_m} m"
             msg = f"{self.key}: {side} are not {PATCH_SIDE_M} m."
+            raise ValueError(msg)
+        if self.is_area != bool(self.around_px):
+            msg = f"{self.key}: rasters that are not cut in patches, and no others, have around_px."
             raise ValueError(msg)
         if self.statistics and len(self.statistics.mean) != len(self.bands):
             msg = f"{self.key}: statistics need one value a band."
@@ -254,6 +261,7 @@ def _sentinel2(
     *,
     resolution_m: float,
     patch_px: int,
+    around_px: int = 0,
     dates_name: str | None = None,
     dataset: str = FLAIR_HUB,
 ) -> tuple[Modality, Modality]:
@@ -269,6 +277,7 @@ def _sentinel2(
         units="1e-4",
         resolution_m=resolution_m,
         patch_px=patch_px,
+        around_px=around_px,
         long_name=long_name("Sentinel-2 surface reflectance times 10000"),
         temporal=True,
         dates_name=dates_name,
@@ -422,6 +431,7 @@ MODALITIES: Mapping[str, Modality] = MappingProxyType(
                 ("{} of the super-area", "FLAIR {}, super-area"),
                 resolution_m=10.0,
                 patch_px=0,
+                around_px=40,  # IGNF/FLAIR-2, flair-2-config.yml
                 dataset=FLAIR,
             ),
             Modality(

@@ -6,12 +6,14 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import rasterio
 import rioxarray  # noqa: F401 - registers .rio
@@ -27,7 +29,10 @@ from converters.plan import plan
 from converters.selection import Selection
 from converters.verify import verify
 from flairhub import PatchPlan, open_roi
-from flairhub.errors import ConfigError, PlanError, SourceDataError
+from flairhub.batches.streaming import stream
+from flairhub.errors import ConfigError, SourceDataError
+from flairhub.grids import Extent
+from flairhub.store.conventions import grid_of
 from flairhub.store.layout import AREA_CHUNK_PX
 from flairhub.store.summary import summarise
 from flairhub.training.run import train
@@ -356,11 +361,44 @@ def test_a_series_that_rots_after_the_header_is_skipped_on_demand(
     assert verify(open_source(tree), str(tmp_path / "store")).passed
 
 
-def test_super_areas_have_no_windows(flair2_store: Path) -> None:
-    with pytest.raises(PlanError, match="is not cut in patches"):
-        PatchPlan.build(str(flair2_store), modalities=[SERIES], labels=["flair"])
-    planned = PatchPlan.build(str(flair2_store), modalities=["flair_aerial"], labels=["flair"])
-    assert len(planned) == 18
+def test_what_is_streamed_of_a_super_area_is_what_igns_code_cuts(
+    flair2_tree: Path, flair2_store: Path
+) -> None:
+    middles = json.loads((flair2_tree / CENTROIDS_FILE).read_text())
+    masks = "flair_sentinel2_msk_sc"
+    plan = PatchPlan.build(
+        str(flair2_store), modalities=["flair_aerial", SERIES, masks], labels=["flair"]
+    )
+    assert len(plan) == 18
+    tables = [pd.read_parquet(path) for path in flair2_store.glob("*.patches.parquet")]
+    images = pd.concat(tables).set_index(["roi", "left", "top"])["source_image"].to_dict()
+    seen = 0
+    for batch in stream(plan, batch_size=4, threads=2):
+        for i, window in enumerate(batch.windows):
+            where = (window.roi, window.extent.left, window.extent.top)
+            row, column = middles[f"{images[where]}.tif"]
+            square = (..., slice(row - 20, row + 20), slice(column - 20, column + 20))
+            for key, name in ((SERIES, "data.npy"), (masks, "masks.npy")):
+                whole = np.load(part(flair2_tree, name, window.domain.replace("-", "_")))
+                found = batch.inputs[key][i, : batch.lengths[key][i]].numpy()
+                np.testing.assert_array_equal(found, whole[square])
+                assert batch.present[key][i]
+            seen += 1
+    assert seen == 18
+
+
+def test_a_window_too_near_the_edge_of_a_super_area_lacks_it(flair2_store: Path) -> None:
+    plan = PatchPlan.build(str(flair2_store), modalities=["flair_aerial", SERIES], labels=[])
+    roi = plan.rois[0]
+    grid = grid_of(cast("dict[str, Any]", open_roi(roi.store, roi.roi)[SERIES].attrs), SERIES)
+    corner = Extent(grid.left, grid.top - 102.4, grid.left + 102.4, grid.top)
+    assert min(grid.around(corner, 40).row, grid.around(corner, 40).column) < 0
+    near = replace(
+        plan, top=np.array([grid.top]), left=np.array([grid.left]), roi_index=np.array([0])
+    )
+    (batch,) = stream(near, batch_size=1)
+    assert not batch.present[SERIES][0]
+    assert batch.lengths[SERIES][0] == 0
 
 
 def test_a_model_trains_on_images_and_masks(flair2_store: Path, tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def test_what_does_not_pass_is_one_clear_error(
     server.set(faults=Faults({kind: 1.0}, only="/c/"))
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ReadError) as caught:
-        list(flairhub.stream(plan, batch_size=5, shuffle=True, seed=1, retry_s=0.3))
+        # less, and what takes long on a loaded machine counts as lost
+        list(flairhub.stream(plan, batch_size=5, shuffle=True, seed=1, retry_s=1.5))
     message = str(caught.value)
     assert "s3://bucket/" in message
     assert any(

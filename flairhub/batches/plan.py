@@ -147,7 +147,8 @@ class PatchPlan:
             Side of a window and step between windows, metres; `stride_m` is `window_m` when
             absent. Both must be whole numbers of pixels of every modality: with Sentinel and
             aerial rasters together, multiples of 51.2 m. What is left at a ROI's edges and is
-            smaller than a window is not read.
+            smaller than a window is not read. Of FLAIR#2's super-areas, which have a grid of
+            their own, 40 x 40 pixels around a window's middle are read: `Grid.around`.
         complete
             Keep only windows all of whose patches have every chosen modality and label. Otherwise
             windows whose patches have some of them are kept too, and what is absent is masked in
@@ -175,7 +176,7 @@ class PatchPlan:
         """
         chosen, labelled, by_name = _choose(modalities, labels, bands)
         stride_m = window_m if stride_m is None else stride_m
-        step = lattice_step([*chosen, *labelled], window_m=window_m, stride_m=stride_m)
+        step = lattice_step(_cut([*chosen, *labelled]), window_m=window_m, stride_m=stride_m)
         if fold not in FOLDS:
             msg = f"There is no fold {fold!r}. {did_you_mean(fold, FOLDS)}"
             raise PlanError(msg)
@@ -246,7 +247,7 @@ class PatchPlan:
             msg = f"Windows of one plan must be squares of one size; got sides {sorted(sides)} m."
             raise PlanError(msg)
         window_m = sides.pop()
-        lattice_step([*chosen, *labelled], window_m=window_m)
+        lattice_step(_cut([*chosen, *labelled]), window_m=window_m)
         store = resolve(url, storage_options=storage_options)
         table = read_table(store.parent, domain_of(store), "rois", _ROI_COLUMNS)
         rows = [row for row in table.to_dict("records") if row["roi"] == roi]
@@ -254,7 +255,7 @@ class PatchPlan:
             msg = f"{domain_of(store)} has no ROI {roi!r}. {did_you_mean(roi, table['roi'])}"
             raise NotInStoreError(msg)
         grid = _roi_grid(rows[0])
-        for modality in (*chosen, *labelled):
+        for modality in _cut([*chosen, *labelled]):
             for extent in extents:
                 grid.grid(modality.resolution_m).window(extent)
         planned = PlannedRoi(store, str(domain_of(store)), roi, grid)
@@ -286,8 +287,8 @@ class PatchPlan:
         return "\n  ".join(lines)
 
     def pixels(self, modality: Modality) -> tuple[int, int]:
-        """Return height and width of a window in a modality's pixels."""
-        side = round(self.window_m / modality.resolution_m)
+        """Return height and width of what is read of a modality for a window, pixels."""
+        side = modality.around_px or round(self.window_m / modality.resolution_m)
         return side, side
 
     def dates_kept(
@@ -380,9 +381,6 @@ def _choose(
         if modality.is_label:
             msg = f"{modality.key} is a label raster: ask for labels={modality.nomenclatures}."
             raise PlanError(msg)
-        if modality.is_area:
-            msg = f"{modality.key} is not cut in patches: open it with flairhub.open_roi."
-            raise PlanError(msg)
     for names in ([m.key for m in chosen], list(labels)):
         if len(set(names)) < len(names):
             msg = f"A plan reads everything once; {', '.join(names)} has a name twice."
@@ -399,6 +397,11 @@ def _choose(
             raise PlanError(msg)
     rasters = {get_label(key)[0].key: get_label(key)[0] for key in labels}
     return chosen, list(rasters.values()), by_name
+
+
+def _cut(modalities: Iterable[Modality]) -> list[Modality]:
+    """Return those that are cut in patches: windows lie on their pixels."""
+    return [m for m in modalities if not m.is_area]
 
 
 def _stores(

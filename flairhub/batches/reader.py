@@ -21,8 +21,9 @@ from flairhub.batches.batch import IGNORE_INDEX
 from flairhub.batches.buffers import BatchBuffers
 from flairhub.batches.plan import PatchPlan, PatchWindow, PlannedRoi
 from flairhub.errors import NotInStoreError, ReadError, StoreLayoutError
-from flairhub.grids import Window
+from flairhub.grids import Extent, Grid, Window
 from flairhub.modalities import Kind, Modality, get_label, get_modality
+from flairhub.store.conventions import grid_of
 from flairhub.store.layout import DATES_ATTRIBUTE, PRESENT_ATTRIBUTE, fill_value
 from flairhub.store.ranges import ByteRange, Reads
 from flairhub.store.reading import check_format
@@ -43,9 +44,24 @@ class _Raster:
     arrays: tuple[ShardedArray, ...]
     patches: npt.NDArray[np.bool_]
     days: Days
+    grid: Grid
+
+    def window(self, extent: Extent, size: tuple[int, int]) -> Window:
+        """Return the pixels of a rectangle; the plan has made sure that they are whole."""
+        if self.modality.is_area:
+            return self.grid.around(extent, size[0])
+        row = round((self.grid.top - extent.top) / self.modality.resolution_m)
+        column = round((extent.left - self.grid.left) / self.modality.resolution_m)
+        return Window(row, column, *size)
 
     def covers(self, window: Window) -> bool:
-        """Whether there is every patch that the window touches."""
+        """Whether there is every patch that the window touches, or all of it."""
+        if self.modality.is_area:
+            return (
+                min(window.row, window.column) >= 0
+                and window.row + window.height <= self.grid.height
+                and window.column + window.width <= self.grid.width
+            )
         side = self.modality.patch_px
         rows = slice(window.row // side, -(-(window.row + window.height) // side))
         columns = slice(window.column // side, -(-(window.column + window.width) // side))
@@ -130,8 +146,7 @@ class RoiReader:
         wanted: list[dict[str, list[list[ChunkPart]]]] = []
         for where in windows:
             parts: dict[str, list[list[ChunkPart]]] = {}
-            for raster in self._needed(where):
-                window = self._window(raster.modality, where)
+            for raster, window in self._needed(where):
                 parts[raster.modality.key] = []
                 for array in raster.arrays:
                     found = yield from array.parts(window)
@@ -191,18 +206,19 @@ class RoiReader:
             if modality.key not in levels:
                 levels[modality.key] = self._classes(modality, where, fetched, out)
                 raster = self._rasters[modality.key]
-                window = self._window(modality, where)
-                present[modality.key] = raster is not None and raster.covers(window)
+                present[modality.key] = raster is not None and raster.covers(
+                    raster.window(where.extent, self.plan.pixels(modality))
+                )
             if levels[modality.key] is not out:
                 out[...] = levels[modality.key][level - 1]
 
-    def _needed(self, where: PatchWindow) -> Iterator[_Raster]:
-        for key, raster in self._rasters.items():
+    def _needed(self, where: PatchWindow) -> Iterator[tuple[_Raster, Window]]:
+        for raster in self._rasters.values():
             if raster is None:
                 continue
-            modality = get_modality(key)
-            if modality.is_label or raster.covers(self._window(modality, where)):
-                yield raster
+            window = raster.window(where.extent, self.plan.pixels(raster.modality))
+            if raster.modality.is_label or raster.covers(window):
+                yield raster, window
 
     def _image(self, modality: Modality, where: PatchWindow, data: Fetched, out: Pixels) -> bool:
         """Fill the chosen bands ``band, y, x``; zeros, and False, where a patch lacks them."""
@@ -279,13 +295,6 @@ class RoiReader:
             )
             raise DamagedError(msg) from error
 
-    def _window(self, modality: Modality, where: PatchWindow) -> Window:
-        """Return the window's pixels; the plan has made sure that they are whole."""
-        height, width = self.plan.pixels(modality)
-        row = round((self.roi.grid.top - where.extent.top) / modality.resolution_m)
-        column = round((where.extent.left - self.roi.grid.left) / modality.resolution_m)
-        return Window(row, column, height, width)
-
     def _find(self, document: Mapping[str, Any], modality: Modality) -> _Raster | None:
         """Return the modality's arrays, or None where the ROI has none."""
         names = modality.band_names if modality.kind is Kind.MASK else (modality.key,)
@@ -312,7 +321,11 @@ class RoiReader:
         ):
             msg = f"{arrays[0].place} has the fill value {arrays[0].fill}."
             raise StoreLayoutError(msg)
-        return _Raster(modality, arrays, patches, days)
+        if modality.is_area:
+            grid = grid_of(group["attributes"], place / modality.group)
+        else:
+            grid = self.roi.grid.grid(modality.resolution_m)
+        return _Raster(modality, arrays, patches, days, grid)
 
 
 def place_name(roi: PlannedRoi, where: PatchWindow) -> str:

@@ -36,7 +36,7 @@ def lattice_step(modalities: Sequence[Modality], **lengths: float) -> float:
         If one is not; the message names a modality and the nearest lengths that fit.
     """
     if not modalities:
-        msg = "A plan needs at least one modality or label."
+        msg = "A plan needs at least one modality or label that is cut in patches."
         raise PlanError(msg)
     step = common_step(m.resolution_m for m in modalities)
     for name, length in lengths.items():

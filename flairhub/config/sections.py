@@ -124,7 +124,7 @@ class DataConfig(Section):
     @field_validator("modalities")
     @classmethod
     def _check_modalities(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        # a raster that is not cut in patches has no windows in step with the others
+        # what is read of a super-area is larger than the windows that the network's maps share
         inputs = {key for key, m in MODALITIES.items() if not (m.is_label or m.is_area)}
         for name in names:
             if name not in inputs:
