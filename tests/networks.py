@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor, nn
 
 from flairhub.models import IgnNetwork, IgnOptions, build
+from flairhub.models.flair import FlairOptions, FlairUnet, TextureTime
+from flairhub.models.published import ModelOptions
 
 State = dict[str, Tensor]
 FUSED = IgnOptions(("spot_rgbi", "sentinel2_ts"), {"cosia": 19}, encoder="convnextv2_atto")
@@ -14,10 +18,14 @@ SWIN = IgnOptions(("spot_rgbi",), {"cosia": 19}, encoder="swin_tiny_patch4_windo
 ALONE = IgnOptions(("spot_rgbi",), {"cosia": 19}, encoder="convnextv2_atto")
 
 
-def make(options: IgnOptions, seed: int = 0) -> IgnNetwork:
+@overload
+def make(options: IgnOptions, seed: int = 0) -> IgnNetwork: ...
+@overload
+def make(options: FlairOptions, seed: int = 0) -> FlairUnet | TextureTime: ...
+def make(options: ModelOptions, seed: int = 0) -> nn.Module:
     """Build a network of which no tensor has its usual value."""
     torch.manual_seed(seed)
-    model = build(options).eval()
+    model: nn.Module = build(options).eval()
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flairhub.errors import ConfigError, GridError
+from flairhub.errors import CheckpointError, ConfigError, GridError
 from flairhub.models import build, get_card, load
 from flairhub.models.flair import (
     CLASS_VALUES,
@@ -152,6 +152,47 @@ def test_weights_with_a_prefix_load() -> None:
     load(state, here)
     image = {IMAGE: torch.randn(1, 5, 32, 32)}
     torch.testing.assert_close(here(image).main["flair"], there(image).main["flair"])
+
+
+def test_weights_load_by_id_with_a_report() -> None:
+    state = build("FLAIR1-UNET").state_dict()
+    state["criterion.weight"] = torch.ones(13)
+    model, report = load(state, "FLAIR1-UNET")
+    assert not model.training
+    assert len(report.loaded) == len(state) - 1
+    assert report.left_over == {"criterion.weight": "class weights of the loss"}
+    # other bands and classes
+    del state["criterion.weight"]
+    colours = ("red", "green", "blue")
+    with pytest.raises(CheckpointError, match="allow adapt_bands"):
+        load(state, "FLAIR1-UNET", bands={IMAGE: colours})
+    model, report = load(
+        state, "FLAIR1-UNET", bands={IMAGE: colours}, classes=19, adapt_bands=True, adapt_heads=True
+    )
+    first, head = "seg_model.encoder.conv1.weight", "seg_model.segmentation_head.0"
+    assert list(report.adapted) == [first]
+    assert set(report.fresh) == {f"{head}.weight", f"{head}.bias"}
+    torch.testing.assert_close(model.get_parameter(first), state[first][:, :3])
+    # a U-Net starts one that takes metadata
+    with pytest.raises(CheckpointError, match=r"Missing in the file: enc\.enc_mlp"):
+        load(state, "FLAIR1-UNET-MTD")
+    report = load(state, "FLAIR1-UNET-MTD", fresh=["enc."]).report
+    assert all(name.startswith("enc.") for name in report.fresh)
+
+
+def test_weights_of_utt_load_by_id_with_a_report(utt: TextureTime) -> None:
+    state = utt.state_dict()
+    told = load({f"model.{name}": value for name, value in state.items()})
+    assert isinstance(told.model, TextureTime)
+    assert (told.report.prefix, len(told.report.loaded)) == ("model.", len(state))
+    without = {name: value for name, value in state.items() if not name.startswith("aux_head.")}
+    report = load(without, "FLAIR2-UTT").report
+    assert report.fresh == dict.fromkeys(
+        ("aux_head.weight", "aux_head.bias"), "auxiliary decoder, for training alone"
+    )
+    bands = {SERIES: ("B02", "B03", "B04", "B08")}
+    report = load(state, "FLAIR2-UTT", bands=bands, adapt_bands=True).report
+    assert list(report.adapted) == ["time.in_conv.conv.conv.0.weight"]
 
 
 # forward and backward
@@ -321,7 +362,7 @@ def test_ids_tell_which_network() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clases": 19}, "FLAIR1-UNET has no option 'clases'. Did you mean 'classes'"),
+        ({"clases": 19}, "no option 'clases' of such a model. Did you mean 'classes'"),
         ({"metadata": "owns"}, "no form of metadata. Did you mean 'own'"),
         ({"classes": 0}, "at least one band and one class"),
         ({"modality_dropout": 1.5}, "from 0 to 1"),

@@ -20,6 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from flairhub.errors import CheckpointError
 from flairhub.models import IgnNetwork, IgnOptions, build, identify, load, save
+from flairhub.models.flair import FlairOptions, FlairUnet
+from flairhub.models.ign.decoder import DECODERS
+from flairhub.models.published import ModelOptions
 from flairhub.models.weights import WeightsError
 from tests.networks import ALONE, FUSED, SERIES, State, make, same
 from tests.test_zoo import shared
@@ -52,15 +55,51 @@ def alone() -> State:
                    aux=("aerial_rlt_pan",)),
         IgnOptions(("spot_rgbi", "sentinel2_ts"), {"lpis_1": 23}, encoder="resnet50",
                    aux=("spot_rgbi", "sentinel2_ts")),
+        IgnOptions(("spot_rgbi",), {"cosia": 19}, encoder="se_resnext50_32x4d", decoder="fpn"),
+        IgnOptions(("spot_rgbi", "sentinel2_ts"), {"cosia": 19}, encoder="densenet121",
+                   decoder="manet", bands={"spot_rgbi": 4}),
+        FlairOptions(),
+        FlairOptions(bands=3, classes=19, metadata="ign"),
+        FlairOptions(series_bands=10),
+        FlairOptions(series_bands=4, classes=15, metadata="own"),
     ],
 )  # fmt: skip
-def test_names_and_shapes_tell_the_options(options: IgnOptions) -> None:
+def test_names_and_shapes_tell_the_options(options: ModelOptions) -> None:
     with torch.device("meta"):
         state = build(options).state_dict()
+    state = dict(sorted(state.items()))  # some writers sort
     assert identify({f"model.{name}": t for name, t in state.items()}).options == options
 
 
-@pytest.mark.parametrize("name", ["LC-A", "LC-I", "LC-G", "LPIS-J"])
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_every_decoder_is_told(decoder: str) -> None:
+    options = IgnOptions(("spot_rgbi",), {"cosia": 19}, encoder="resnet18", decoder=decoder)
+    with torch.device("meta"):
+        state = build(options).state_dict()
+    needless = [n for n in state if "fpn_stages.4" in n or n.startswith("fusion_handler.")]
+    for name in needless:  # files may lack these
+        del state[name]
+    assert identify(state).options == options
+
+
+def test_other_encoders_are_named_by_the_user() -> None:
+    """Networks of timm may differ in their padding alone."""
+    options = IgnOptions(("spot_rgbi",), {"cosia": 19}, encoder="tf_efficientnetv2_b0",
+                         decoder="unet", bands={"spot_rgbi": 4})  # fmt: skip
+    with torch.device("meta"):
+        state = build(options).state_dict()
+    with pytest.raises(CheckpointError, match=r"none of those that are told.*--encoder NAME"):
+        identify(state)
+    assert identify(state, encoder="tf_efficientnetv2_b0").options == options
+    with pytest.raises(CheckpointError, match=r"no resnet34: seg_model\.bn1.bias is missing"):
+        identify(state, encoder="resnet34")
+    with pytest.raises(CheckpointError, match="no resnet99: it cannot be built"):
+        identify(state, encoder="resnet99")
+
+
+@pytest.mark.parametrize(
+    "name", ["LC-A", "LC-I", "LC-G", "LPIS-J", "FLAIR1-UNET", "FLAIR1-UNET-MTD", "FLAIR2-UTT"]
+)
 def test_published_models_are_recognised(name: str) -> None:
     with torch.device("meta"):
         found = identify(build(name).state_dict())
@@ -86,6 +125,14 @@ def test_differences_to_the_published_model_are_told(alone: State) -> None:
 def test_networks_of_another_form_are_told(alone: State) -> None:
     with pytest.raises(CheckpointError, match=r"begin with encoders.*found conv1, layer1"):
         identify({"conv1.weight": torch.ones(1), "layer1.0.weight": torch.ones(1)})
+    with pytest.raises(CheckpointError, match=r"like those of `flairhub train`"):
+        identify({"model.rasters.spot_rgbi.network.conv1.weight": torch.ones(1)})
+    with torch.device("meta"):
+        unet = build("FLAIR1-UNET").state_dict()
+    with pytest.raises(CheckpointError, match="encoder of the image is not resnet34"):
+        identify({name: t for name, t in unet.items() if ".layer3.5." not in name})
+    with pytest.raises(CheckpointError, match=r"has seg_model\.segmentation_head.*complete"):
+        identify({name: t for name, t in unet.items() if "head" not in name})
     newer = {
         **alone,
         "main_decoders.AERIAL_LABEL-COSIA.seg_model.decoder.feature_norms.0.weight": torch.ones(40),
@@ -95,7 +142,7 @@ def test_networks_of_another_form_are_told(alone: State) -> None:
     with pytest.raises(CheckpointError, match="encoder of 'SONAR', which is no modality"):
         identify({name.replace("SPOT_RGBI", "SONAR"): t for name, t in alone.items()})
     other = {name.replace("stem_0", "stem"): t for name, t in alone.items()}
-    with pytest.raises(CheckpointError, match="none of the known ones"):
+    with pytest.raises(CheckpointError, match="none of those that are told"):
         identify(other)
     assert same(load(alone, make(ALONE, seed=1)).model, alone)
 
@@ -151,6 +198,30 @@ def test_items_describe_inputs_outputs_and_the_file(tmp_path: Path) -> None:
     assert asset.extra_fields["file:size"] == len(content)
     assert asset.extra_fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
     assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]", properties["mlm:name"])
+
+
+def test_baselines_are_saved_and_read_back(tmp_path: Path) -> None:
+    options = FlairOptions(classes=19, metadata="own")
+    state = make(options).state_dict()
+    identity = identify(state)
+    assert identity.id == "FLAIR1-UNET-MTD"
+    assert identity.differences == (
+        "19 classes of flair in place of 13",
+        "metadata of the form own in place of ign",
+    )
+    saved = save(state, tmp_path / "unet.safetensors", identity)
+    model, report = load(saved.weights)
+    assert same(model, state)
+    assert isinstance(model, FlairUnet)
+    assert model.options == options
+    assert len(report.loaded) == len(state)
+    properties = json.loads(saved.item.read_text("utf-8"))["properties"]
+    assert [one["name"] for one in properties["mlm:input"]] == ["flair_aerial", "metadata"]
+    baseline = identify(build("FLAIR1-UNET").state_dict())
+    saved = save(build("FLAIR1-UNET").state_dict(), tmp_path / "other.safetensors", baseline)
+    (output,) = json.loads(saved.item.read_text("utf-8"))["properties"]["mlm:output"]
+    names = [one["name"] for one in output["classification:classes"]]
+    assert (len(names), names[0], names[-1]) == (13, "building", "other")
 
 
 def test_what_does_not_fit_is_not_saved(tmp_path: Path, series: State) -> None:

@@ -16,9 +16,10 @@ from safetensors.torch import save
 from flairhub.cli import run
 from flairhub.errors import CheckpointError, WeightsSourceError
 from flairhub.models import CARDS, IgnOptions, build, load
-from flairhub.models.drawing import Drawn, draw
+from flairhub.models.drawing import Drawn, draw, draw_network
 from flairhub.models.hub import fetch
 from flairhub.models.zoo import HubWeights
+from tests.forms import FEW, own
 from tests.hub_stand_in import Hub, Repository, commit_of, serve
 from tests.networks import ALONE, SERIES, State, make, same
 from tests.processes import run as run_process
@@ -77,7 +78,10 @@ def test_show_tells_what_disagrees_and_draws(capsys: pytest.CaptureFixture[str])
     assert "926,661" in text  # all parameters, as the card has them
     assert "1×23×512×512" in text
     assert run(["models", "show", "FLAIR2-UTT"]) == 0
-    assert "57.58 with cloud filter" in " ".join(capsys.readouterr().out.split())
+    text = capsys.readouterr().out
+    assert "57.58 with cloud filter" in " ".join(text.split())
+    assert "1×64×40×40" in text  # of the series
+    assert "27,227,852" in text  # with the auxiliary head
 
 
 def test_show_as_json_holds_card_and_modules(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +95,44 @@ def test_show_as_json_holds_card_and_modules(capsys: pytest.CaptureFixture[str])
     assert names == ["encoders", "fusion_handler", "main_decoders", "aux_decoders"]
     unused = {child["name"] for child in network["children"] if child["unused"]}
     assert unused == {"fusion_handler", "main_decoders"}
+
+
+@pytest.mark.parametrize("name", ["FLAIR1-UNET", "FLAIR1-UNET-MTD"])
+def test_show_draws_baselines(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "show", name, "--json", "--depth", "1"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["network"]["parameters"] == content["parameters"]["all_no_aux"]
+    assert content["network"]["shapes"] == [[1, 13, 512, 512]]
+    shapes = {child["name"]: child["shapes"] for child in content["network"]["children"]}
+    assert shapes.get("enc") == ([[1, 512, 16, 16]] if name.endswith("MTD") else None)
+
+
+def test_show_draws_what_a_configuration_would_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    modalities = ["spot_rgbi", "sentinel2_ts", "sentinel2_msk_sc"]
+    data = {"root": ".", "modalities": modalities, "labels": ["cosia", "lpis_1"], "window_m": 51.2}
+    model = {"encoder": "resnet10t", "series_encoder": "utae", "auxiliary": 0.4}
+    config.write_text(json.dumps({"data": data, "model": model}))
+    assert run(["models", "show", str(config), "--json", "--depth", "2"]) == 0
+    network = json.loads(capsys.readouterr().out)["network"]
+    assert network["kind"] == "MultimodalSegmenter"
+    assert network["shapes"] == [[1, 19, 32, 32], [1, 23, 32, 32]]
+    assert {"rasters", "series", "auxiliary"} <= {child["name"] for child in network["children"]}
+    assert run(["models", "show", str(config)]) == 0
+    assert "Multimodal" in capsys.readouterr().out
+    assert run(["models", "export", str(config), "--out", str(tmp_path / "x.pt2")]) == 1
+    assert "no weights to write" in capsys.readouterr().err
+
+
+def test_drawing_leaves_a_network_as_it_is() -> None:
+    network = own(*FEW).train()
+    drawn = draw_network(network, depth=0)
+    assert drawn.parameters == sum(p.numel() for p in network.parameters())
+    assert drawn.shapes == [(1, 19, 64, 64)]
+    assert network.training
+    assert next(network.parameters()).device.type == "cpu"
 
 
 def test_an_unknown_model_is_exit_code_1_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +220,36 @@ def test_import_takes_bands_from_the_user(
     assert run(["models", "import", str(file), "--bands=red"]) == 2
     assert run(["models", "import", str(file), "--bands=spot_rgbi=red,green"]) == 1
     assert "3 channels of spot_rgbi; got 2" in capsys.readouterr().err
+
+
+def test_import_recognises_baselines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = tmp_path / "utt.ckpt", tmp_path / "utt.safetensors"
+    state = build("FLAIR2-UTT").state_dict()
+    torch.save({"state_dict": {f"model.{name}": t for name, t in state.items()}}, file)
+    assert run(["models", "import", str(file), f"--out={out}"]) == 0
+    text = capsys.readouterr().out
+    assert "fits FLAIR2-UTT" in text
+    assert "flair_sentinel2_ts" in text
+    assert same(load(out).model, state)
+
+
+def test_export_writes_weights_and_says_what_they_take(
+    tmp_path: Path, series: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "g.pt", tmp_path / "g.pt2"
+    torch.save(series, file)
+    assert run(["models", "export", str(file), "--out", str(out), "--size=64", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == str(out)
+    assert [(one["name"], one["axes"]) for one in told["inputs"]] == [
+        ("sentinel2_ts", ["samples", "dates_sentinel2_ts", 10, 10, 10]),
+        ("sentinel2_ts_days", ["samples", "dates_sentinel2_ts"]),
+    ]
+    assert told["outputs"] == [{"name": "cosia", "axes": ["samples", 19, 64, 64]}]
+    assert told["difference"] < 1e-5
+    assert out.stat().st_size == told["bytes"]
+    assert run(["models", "export", str(file), "--out", str(tmp_path / "g.tf")]) == 1
+    assert "must end in .onnx or .pt2" in capsys.readouterr().err
 
 
 # By id, through the hub

@@ -11,10 +11,10 @@ from flairhub.lazy import attach
 
 if TYPE_CHECKING:
     from flairhub.models.factory import build_model
-    from flairhub.models.identity import identify
     from flairhub.models.ign import IgnNetwork, IgnOptions
     from flairhub.models.loading import load
     from flairhub.models.published import build
+    from flairhub.models.recognition import identify
     from flairhub.models.saving import save
     from flairhub.models.segmenter import MultimodalSegmenter
     from flairhub.models.weights import LoadReport
@@ -29,7 +29,7 @@ _HOMES = {
     "build": "published",
     "build_model": "factory",
     "get_card": "zoo",
-    "identify": "identity",
+    "identify": "recognition",
     "load": "loading",
     "save": "saving",
 }

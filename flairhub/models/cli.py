@@ -1,8 +1,9 @@
-"""The commands ``flairhub models list``, ``show`` and ``import``."""
+"""The commands ``flairhub models list``, ``show``, ``import`` and ``export``."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +23,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     models = typer.Typer(
-        name="models", help="Published models: list, draw, import weights.", no_args_is_help=True
+        name="models", help="Models: list, draw, import weights, export.", no_args_is_help=True
     )
     models.command("list")(list_models)
     models.command("show")(show)
     models.command("import")(import_weights)
+    models.command("export")(export_model)
     app.add_typer(models)
 
 
@@ -59,21 +61,73 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="ID", help="A published model, such as LC-A.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A published model, such as LC-A; or weights, a checkpoint or a configuration.",
+        ),
+    ],
     depth: Annotated[int, typer.Option(min=0, max=12, help="Levels of modules.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Show a published model: what is known of it, and its modules with shapes and parameters."""
-    card = get_card(name)
-    drawn = _draw(card, depth)
+    """Show a model: what is published of it, and its modules with shapes and parameters."""
+    from flairhub.models.drawing import draw, draw_network
+
+    card = None
+    if Path(name).is_file():
+        from flairhub.models.opening import open_model
+
+        opened = open_model(name)
+        drawn = draw_network(opened.network, opened.signature, depth=depth)
+    else:
+        card = get_card(name)
+        drawn = draw(card.id, depth=depth)
     if as_json:
-        content = {**_plain(card), "network": drawn.to_plain() if drawn else None}
-        typer.echo(json.dumps(content, indent=2))
+        about = _plain(card) if card else {"source": name}
+        typer.echo(json.dumps({**about, "network": drawn.to_plain()}, indent=2))
         return
     console = Console(highlight=False)
-    _print_card(console, card)
-    if drawn:
-        console.print(_drawing(drawn))
+    if card:
+        _print_card(console, card)
+    console.print(_drawing(drawn))
+
+
+def export_model(
+    source: Annotated[
+        str,
+        typer.Argument(help="A checkpoint of `train`, weights, a published id, or hf://..."),
+    ],
+    out: Annotated[Path, typer.Option(help="NAME.onnx, or NAME.pt2 for torch.export.load.")],
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the scores in pixels; else that of the finest input."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model for other programs: any number of samples and dates; run and compare it."""
+    from flairhub.models.export import export
+    from flairhub.models.opening import open_model
+
+    opened = open_model(source)
+    sized = replace(opened.signature, size=(size, size) if size else None)
+    written = export(opened.network, out, sized)
+    if as_json:
+        typer.echo(json.dumps(written.to_plain(), indent=2))
+        return
+    console = Console(highlight=False, markup=False)
+    plain = written.to_plain()
+    grid = Table.grid(padding=(0, 2))
+    for kind, what in (("takes", "inputs"), ("gives", "outputs")):
+        for one in plain[what]:
+            axes = " × ".join(map(str, one["axes"]))
+            grid.add_row(kind, one["name"], axes, one.get("dtype"), one.get("meaning", "scores"))
+    console.print(grid)
+    console.print(
+        f"{written.path}: {written.path.stat().st_size / 1e6:,.1f} MB; scores of other numbers of "
+        f"samples and dates differ from the model's by {written.difference:.1e} of the greatest",
+        soft_wrap=True,
+    )
 
 
 def import_weights(
@@ -87,6 +141,9 @@ def import_weights(
         list[str] | None,
         typer.Option(help="Bands of a modality where the file does not tell: KEY=red,green,blue."),
     ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Encoder of the images where the file does not tell.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which published model and options weights fit; write them with their metadata."""
@@ -94,7 +151,7 @@ def import_weights(
     from flairhub.models.saving import save
 
     opened = open_source(file)
-    identity = opened.identify().with_bands(_parse_bands(bands or []))
+    identity = opened.identify(encoder).with_bands(_parse_bands(bands or []))
     saved = save(opened.tensors, out, identity, source=opened.name) if out else None
     if as_json:
         content = identity.to_plain()
@@ -202,16 +259,6 @@ def _print_identity(console: Console, name: str, identity: Identity) -> None:
         console.print(f"  {note}")
 
 
-def _draw(card: ModelCard, depth: int) -> Drawn | None:
-    """Draw a model of the FLAIR-HUB family."""
-    if card.family != "flair-hub":
-        return None
-    from flairhub.models.drawing import draw
-    from flairhub.models.ign.options import IgnOptions
-
-    return draw(IgnOptions.of(card), depth=depth)
-
-
 def _drawing(drawn: Drawn) -> Table:
     """Return a drawing as a table, a row a module."""
     table = Table(box=None)
@@ -219,7 +266,7 @@ def _drawing(drawn: Drawn) -> Table:
     table.add_column("module", min_width=max(len(name) for name, _ in rows))
     for name in ("kind", "weight", "returns"):
         table.add_column(name, overflow="fold")
-    table.add_column("parameters", justify="right")
+    table.add_column("parameters", justify="right", no_wrap=True)
     for name, one in rows:
         table.add_row(
             name,

@@ -7,6 +7,7 @@ is drawn in seconds and without memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flairhub.modalities import get_modality
-from flairhub.models.ign.options import IgnOptions
 from flairhub.models.names import dead_parameters
-from flairhub.models.published import build
+from flairhub.models.published import ModelOptions, build
+from flairhub.models.signatures import SAMPLES, Signature, signature_of
 
 DATES = 12
 """Dates of the series that networks are drawn with."""
@@ -71,12 +72,12 @@ class Drawn:
             yield from child.walk(level + 1)
 
 
-def draw(options: IgnOptions, *, depth: int = 3, batch: int = 1) -> Drawn:
-    """Draw the network that options make, at the sizes of patches and labels.
+def draw(model: str | ModelOptions, *, depth: int = 3, batch: int = 1) -> Drawn:
+    """Draw the network of an id, or that options make, at the sizes of patches and labels.
 
     Parameters
     ----------
-    options
+    model
         As for `flairhub.models.build`.
     depth
         Levels of modules below the network.
@@ -84,25 +85,39 @@ def draw(options: IgnOptions, *, depth: int = 3, batch: int = 1) -> Drawn:
         Samples in the shapes.
     """
     with torch.device("meta"):
-        model = build(options).eval()
-        inputs = {key: torch.empty(_input_shape(options, key, batch)) for key in options.modalities}
-        days = {key: torch.empty(batch, DATES) for key in options.series}
+        network = build(model)
     side = get_modality("aerial_label_cosia").patch_px
-    return draw_call(model.to("meta"), (inputs, days, (side, side)), depth=depth)
+    return draw_network(network, signature_of(network, (side, side)), depth=depth, batch=batch)
 
 
-def draw_call(model: nn.Module, arguments: Sequence[Any], *, depth: int = 3) -> Drawn:
-    """Draw any network on ``meta`` by calling it.
+def draw_network(
+    network: nn.Module, signature: Signature | None = None, *, depth: int = 3, batch: int = 1
+) -> Drawn:
+    """Draw any network by calling a copy of it on ``meta``.
 
     Parameters
     ----------
-    model
-        On the device ``meta``.
-    arguments
-        Of the call, with tensors on ``meta``.
+    network
+        On any device, ``meta`` too, which costs no copy.
+    signature
+        Its inputs, where sizes are other than the usual ones; see `signature_of`.
     depth
         Levels of modules below the network.
+    batch
+        Samples in the shapes.
+
+    Raises
+    ------
+    ExportError
+        If it is not known what the network takes.
     """
+    signature = signature or signature_of(network)
+    on_meta = all(one.is_meta for one in network.state_dict().values())
+    model = (network if on_meta else deepcopy(network)).to("meta").eval()
+    sizes = dict.fromkeys(signature.open_axes, DATES) | {SAMPLES: batch}
+    arguments = signature.arguments(
+        torch.empty(one.shape(sizes), dtype=one.dtype, device="meta") for one in signature.inputs
+    )
     returned: dict[nn.Module, list[tuple[int, ...]]] = {}
 
     def remember(module: nn.Module, _: Any, output: Any) -> None:  # noqa: ANN401
@@ -111,7 +126,7 @@ def draw_call(model: nn.Module, arguments: Sequence[Any], *, depth: int = 3) -> 
     hooks = [module.register_forward_hook(remember) for module in model.modules()]
     try:
         with torch.no_grad(), _Undecided():  # type: ignore[no-untyped-call] # torch's class
-            model(*arguments)
+            model(**arguments)
     finally:
         for hook in hooks:
             hook.remove()
@@ -132,12 +147,6 @@ class _Undecided(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
         if func is torch.ops.aten._local_scalar_dense.default:
             return False
         return func(*args, **(kwargs or {}))
-
-
-def _input_shape(options: IgnOptions, key: str, batch: int) -> tuple[int, ...]:
-    side = options.size_of(key)
-    dates = (DATES,) if key in options.series else ()
-    return (batch, *dates, options.bands_of(key), side, side)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:  # noqa: ANN401

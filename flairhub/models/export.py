@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from flairhub.errors import ExportError
-from flairhub.models.signatures import Signature, signature_of
+from flairhub.models.signatures import SAMPLES, Input, Signature, signature_of
 
 LARGEST = 1024
 """Bound of the open axes."""
@@ -25,6 +27,60 @@ LARGEST = 1024
 SUFFIXES = (".onnx", ".pt2")
 
 _LIMIT = 1_900_000_000
+
+
+class Output(NamedTuple):
+    """One tensor that a file gives.
+
+    Attributes
+    ----------
+    name
+        Class set.
+    axes
+        Sizes, and the name of the open one.
+    """
+
+    name: str
+    axes: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What `export` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    inputs, outputs
+        In the order in which it takes and gives them.
+    difference
+        What `difference` says.
+    """
+
+    path: Path
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    difference: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return dicts, lists, strings and numbers alone, for JSON."""
+        return {
+            "path": str(self.path),
+            "bytes": self.path.stat().st_size,
+            "inputs": [
+                {
+                    "name": one.name,
+                    "axes": list(one.axes),
+                    "dtype": str(one.dtype).removeprefix("torch."),
+                    "meaning": one.meaning,
+                }
+                for one in self.inputs
+            ],
+            "outputs": [{"name": one.name, "axes": list(one.axes)} for one in self.outputs],
+            "difference": self.difference,
+        }
+
 
 Run = Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]
 """From inputs by name to scores in the order of a signature's outputs."""
@@ -104,7 +160,7 @@ def export(
     *,
     program: ExportedProgram | None = None,
     tolerance: float = 1e-4,
-) -> float:
+) -> Exported:
     """Write a network as a file, run the file, and compare it with the network.
 
     Parameters
@@ -123,20 +179,22 @@ def export(
 
     Returns
     -------
-    float
-        What `difference` says.
+    Exported
 
     Raises
     ------
     ExportError
-        If the name has another ending; if onnx, onnxscript or onnxruntime are needed and not
-        installed; if it is not known what the network takes; or if the scores differ by more: the
-        file is then left for inspection.
+        If the name has another ending; if the network has no weights; if onnx, onnxscript or
+        onnxruntime are needed and not installed; if it is not known what the network takes; or if
+        the scores differ by more: the file is then left for inspection.
     """
     path = Path(path)
     _check(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if _device(network).type == "meta":
+        msg = "The network has no weights to write: it is on the device 'meta'. Train it first."
+        raise ExportError(msg)
     flat = Flat(network, signature)
+    path.parent.mkdir(parents=True, exist_ok=True)
     program = program or export_program(network, flat.signature)
     if path.suffix == ".pt2":
         torch.export.save(program, path)
@@ -149,7 +207,7 @@ def export(
             f"greatest score, {tolerance:.1e} was allowed."
         )
         raise ExportError(msg)
-    return found
+    return Exported(path, flat.signature.inputs, _outputs(program, flat.signature), found)
 
 
 def difference(
@@ -182,6 +240,16 @@ def difference(
     run = _onnx_runner(path, flat.signature) if path.suffix == ".onnx" else _program_runner(path)
     pairs = zip(run(examples), flat.run(examples), strict=True)
     return float(torch.stack([(a - b).abs().max() / b.abs().max() for a, b in pairs]).max())
+
+
+def _outputs(program: ExportedProgram, signature: Signature) -> tuple[Output, ...]:
+    """Return the scores that a program gives."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    found = (nodes[str(name)].meta["val"].shape for name in program.graph_signature.user_outputs)
+    return tuple(
+        Output(name, (SAMPLES, *map(int, shape[1:])))
+        for name, shape in zip(signature.outputs, found, strict=True)
+    )
 
 
 def _write_onnx(program: ExportedProgram, path: Path, flat: Flat) -> None:

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from flairhub.errors import CheckpointError
 from flairhub.modalities import get_modality
+from flairhub.models.flair.options import FlairOptions
 from flairhub.models.hub import SCHEME, Address, HubFile, fetch, registered, resolve_id
-from flairhub.models.identity import Identity, identify, usual_bands
+from flairhub.models.identity import Identity, usual_bands
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.matching import Bands, Rules
-from flairhub.models.published import build
+from flairhub.models.published import build, options_of
+from flairhub.models.recognition import identify
 from flairhub.models.saving import read_header
 from flairhub.models.weight_files import read_weights
 from flairhub.models.weights import LoadReport, WeightsError, load_state
@@ -56,9 +58,9 @@ class Source:
     card: ModelCard | None = None
     known_bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def identify(self) -> Identity:
+    def identify(self, encoder: str | None = None) -> Identity:
         """Say what the weights fit: their header tells, or the registry and their shapes do."""
-        identity = read_header(self.metadata) or identify(self.tensors)
+        identity = read_header(self.metadata) or identify(self.tensors, encoder=encoder)
         if self.card is not None and identity.card is not self.card:
             msg = (
                 f"{self.name} should hold {self.card.id} but fits {identity.id or 'no published'} "
@@ -233,15 +235,16 @@ def _build(
     if model is None and identity is None:
         msg = "It is not known which model the weights fit; give a model."
         raise WeightsError(msg)
-    base = identity.options if model is None and identity else IgnOptions.of(get_card(str(model)))
+    base = identity.options if model is None and identity else options_of(get_card(str(model)))
     counts = {key: len(found) for key, found in bands.items()}
-    return build(base, **{**options, "bands": {**base.bands, **counts}})
+    network: nn.Module = build(base.with_bands(counts), **options)
+    return network
 
 
 def _usual(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return the bands that a network's channels usually are, where it says how many it has."""
     options = getattr(model, "options", None)
-    if not isinstance(options, IgnOptions):
+    if not isinstance(options, IgnOptions | FlairOptions):
         return {}
     return usual_bands({key: options.bands_of(key) for key in options.modalities})
 

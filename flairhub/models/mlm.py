@@ -14,9 +14,14 @@ import torch
 from flairhub import ign
 from flairhub.errors import UnknownNameError
 from flairhub.modalities import get_modality
+from flairhub.models.flair.classes import CLASS_VALUES
+from flairhub.models.flair.metadata import WIDTH
+from flairhub.models.flair.options import TASK, FlairOptions
 from flairhub.models.identity import Identity
+from flairhub.models.ign.options import IgnOptions
+from flairhub.models.published import ModelOptions
 from flairhub.models.zoo import BANDS
-from flairhub.nomenclatures import get_nomenclature
+from flairhub.nomenclatures import LandClass, get_nomenclature
 
 _EXTENSIONS = "https://stac-extensions.github.io"
 MLM = f"{_EXTENSIONS}/mlm/v1.4.0/schema.json"
@@ -51,7 +56,7 @@ def describe(identity: Identity, *, parameters: int, source: str | None = None) 
         "mlm:framework_version": torch.__version__,
         "mlm:total_parameters": parameters,
         "mlm:pretrained": True,
-        "mlm:input": [_input(identity, key) for key in options.modalities],
+        "mlm:input": [*(_input(identity, key) for key in options.modalities), *_metadata(options)],
         "mlm:output": [_output(identity, task) for task in options.tasks],
     }
     if identity.card:
@@ -124,11 +129,28 @@ def _input(identity: Identity, key: str) -> Json:
         result["description"] = f"Normalised by channel as in {statistics.source}."
     elif modality.temporal:
         month, day = ign.REFERENCE_DAY
+        pixels = "Raw values" if isinstance(options, IgnOptions) else "Values"
         result["description"] = (
-            "Raw values, with the days of its dates counted from "
-            f"{month:02}-{day:02} of each date's year."
+            f"{pixels}, with the days of its dates counted from {month:02}-{day:02} of each "
+            "date's year."
         )
     return result
+
+
+def _metadata(options: ModelOptions) -> list[Json]:
+    """Return the input of an image's metadata, of baselines that take them."""
+    if not isinstance(options, FlairOptions) or options.metadata == "none":
+        return []
+    return [
+        {
+            "name": "metadata",
+            "bands": [],
+            "input": {"shape": [-1, WIDTH], "dim_order": ["batch", "number"],
+                      "data_type": "float32"},
+            "description": "Position, altitude, date, time and camera as flairhub.models.flair."
+            f"encode_metadata(form={options.metadata!r}) gives them.",
+        }
+    ]  # fmt: skip
 
 
 def _output(identity: Identity, task: str) -> Json:
@@ -153,17 +175,19 @@ def _classes(task: str, number: int) -> list[Json]:
         found = get_nomenclature(task).classes
     except UnknownNameError:
         return []
-    if len(found) != number:
-        return []
-    return [
-        {
-            "value": c.code,
-            "name": c.name,
-            "title": c.name_fr,
-            "color_hint": c.colour[1:].upper(),
-        }
-        for c in found
-    ]
+    if task == TASK and number in CLASS_VALUES:
+        # of the values that a class stands for the last names it: 19, other
+        return [_class(place, found[v[-1]]) for place, v in enumerate(CLASS_VALUES[number])]
+    return [_class(c.code, c) for c in found] if len(found) == number else []
+
+
+def _class(value: int, found: LandClass) -> Json:
+    return {
+        "value": value,
+        "name": found.name,
+        "title": found.name_fr,
+        "color_hint": found.colour[1:].upper(),
+    }
 
 
 def _band(text: str) -> Json:

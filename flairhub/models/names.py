@@ -8,6 +8,9 @@
     aux_decoders.<MODALITY>__<TASK>.*        the same for one modality, for training alone
     criterion.<TASK>.weight                  class weights of the loss, not of the network
 
+Baselines of FLAIR#1 and FLAIR#2 have ``seg_model.*`` (U-Net), ``enc.*`` (metadata), and with a
+series ``texture.*`` (these two), ``time.*``, ``cropped.*``, ``collapsed.*`` and ``aux_head.*``.
+
 Wrappers put a prefix before all of them: ``model.`` (Lightning's module), ``module.`` (distributed
 training), ``_orig_mod.`` (compiled modules).
 """
@@ -24,8 +27,13 @@ WRAPPERS = ("model.", "module.", "_orig_mod.")
 
 _ENCODER = re.compile(r"encoders\.([^.]+)\.")
 _TASK = re.compile(r"main_decoders\.([^.]+)\.")
+_BASELINE_ENCODERS = {
+    get_modality("flair_aerial").source_name: re.compile(r"(texture\.)?seg_model\.encoder\."),
+    get_modality("flair_sentinel2_ts").source_name: re.compile(r"time\."),
+}
 _LAST_LAYER = re.compile(
     r"(main|aux)_decoders\.[^.]+\.(seg_model\.segmentation_head\.0\.)?(weight|bias)"
+    r"|((texture\.)?seg_model\.segmentation_head\.0|aux_head)\.(weight|bias)"
 )
 _SERIES_CLASSES = re.compile(r"encoders\.[^.]+\.out_conv\.conv\.conv\.(?![01]\.)\d+\.\w+")
 _UNUSED_LEVEL = re.compile(r"(main|aux)_decoders\..*\.fpn_stages\.4\.skip_conv\.")
@@ -59,7 +67,7 @@ def is_criterion(name: str) -> bool:
 
 def is_auxiliary(name: str) -> bool:
     """Tell whether it is of a decoder of one modality, which serves training alone."""
-    return name.startswith("aux_decoders.")
+    return name.startswith(("aux_decoders.", "aux_head."))
 
 
 def is_recomputed(name: str) -> bool:
@@ -89,8 +97,9 @@ def tasks_in(names: Iterable[str]) -> tuple[str, ...]:
 
 def modality_of(name: str) -> str | None:
     """Return the modality that a tensor encodes, by IGN's name, or None."""
-    found = _ENCODER.match(name)
-    return found[1] if found else None
+    if found := _ENCODER.match(name):
+        return found[1]
+    return next((key for key, form in _BASELINE_ENCODERS.items() if form.match(name)), None)
 
 
 def task_of(name: str) -> str | None:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, overload
 
-from flairhub.models.flair.build import build_baseline
+from flairhub.models.flair.options import FlairOptions
+from flairhub.models.flair.unet import FlairUnet
+from flairhub.models.flair.utt import TextureTime
 from flairhub.models.ign.network import IgnNetwork
 from flairhub.models.ign.options import IgnOptions
-from flairhub.models.zoo import get_card
+from flairhub.models.zoo import ModelCard, get_card
+
+ModelOptions = IgnOptions | FlairOptions
+"""Everything that decides the names, shapes and numbers of a published network, or one like it."""
+
+
+def options_of(card: ModelCard, **changes: Any) -> ModelOptions:  # noqa: ANN401
+    """Return the options of a published model, some of them changed; see `build`."""
+    return (IgnOptions if card.family == "flair-hub" else FlairOptions).of(card, **changes)
 
 
 @overload
 def build(model: IgnOptions, **changes: Any) -> IgnNetwork: ...  # noqa: ANN401
 @overload
+def build(model: FlairOptions, **changes: Any) -> FlairUnet | TextureTime: ...  # noqa: ANN401
+@overload
 def build(model: str, **changes: Any) -> Any: ...  # noqa: ANN401 - the id decides
-def build(model: str | IgnOptions, **changes: Any) -> Any:
-    """Build a network of IGN's form with fresh weights.
+def build(model: str | ModelOptions, **changes: Any) -> Any:
+    """Build a network of IGN's form, or a baseline of FLAIR#1 or FLAIR#2, with fresh weights.
 
     Parameters
     ----------
@@ -36,16 +47,15 @@ def build(model: str | IgnOptions, **changes: Any) -> Any:
     UnknownNameError
         If there is no such model or modality.
     ConfigError
-        If options do not fit each other.
+        If there is no such option, or options do not fit each other.
 
     Examples
     --------
     >>> sum(p.numel() for p in build("LC-G").parameters())
     922487
     """
-    if isinstance(model, IgnOptions):
-        return IgnNetwork(replace(model, **changes))
-    card = get_card(model)
-    if card.family == "flair-hub":
-        return IgnNetwork(IgnOptions.of(card, **changes))
-    return build_baseline(card, **changes)
+    given = options_of(get_card(model)) if isinstance(model, str) else model
+    options = given.changed(**changes)
+    if isinstance(options, IgnOptions):
+        return IgnNetwork(options)
+    return TextureTime(options) if options.series_bands else FlairUnet(options)

@@ -20,17 +20,22 @@ from torch import Tensor
 
 from flairhub.errors import CheckpointError, UnknownNameError
 from flairhub.models import names as naming
+from flairhub.models.flair.options import FlairOptions
 from flairhub.models.identity import Identity, check_bands
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.matching import Plan, Rules, match
 from flairhub.models.mlm import describe, item
-from flairhub.models.published import build
+from flairhub.models.published import ModelOptions, build
 from flairhub.models.weight_files import write_weights
 from flairhub.models.weights import fit_or_raise
 
 FORMAT = 1
 """Version of the header; readers refuse newer ones."""
 
+_FORMS: Mapping[str, type[IgnOptions] | type[FlairOptions]] = {
+    "flair-hub": IgnOptions,
+    "flair": FlairOptions,
+}
 _OF_TRAINING = ("checkpointing", "pretrained")
 
 
@@ -128,7 +133,8 @@ def read_header(metadata: Mapping[str, str]) -> Identity | None:
             raise CheckpointError(msg)
         given: dict[str, Any] = content["options"]
         frozen: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        options = IgnOptions(**frozen)
+        form = _FORMS[content.get("form", "flair-hub")]
+        options: ModelOptions = form(**frozen)
         bands = {key: tuple(found) for key, found in content["bands"].items()}
         for key, found in bands.items():
             check_bands(key, found)
@@ -148,4 +154,5 @@ def _plain(identity: Identity) -> dict[str, Any]:
         if f.name not in _OF_TRAINING
         for value in [getattr(identity.options, f.name)]
     }
-    return {"options": options, "bands": dict(identity.bands)}
+    (form,) = (name for name, kind in _FORMS.items() if isinstance(identity.options, kind))
+    return {"form": form, "options": options, "bands": dict(identity.bands)}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flairhub.errors import ExportError, UnknownNameError, did_you_mean
+from flairhub.ign import REFERENCE_DAY
 from flairhub.modalities import get_modality
 from flairhub.models.alignment import Size
 from flairhub.models.flair.metadata import WIDTH
@@ -29,7 +30,7 @@ SAMPLES = "samples"
 
 _OFFSETS = (-134, 231)
 _EPOCH_DAYS = (16_000, 20_000)
-"""Days of examples: from 15 May of their own year, and since 1970-01-01."""
+"""Bounds of days in examples, counted in two ways."""
 
 Sizes = Mapping[str, Size]
 
@@ -50,6 +51,8 @@ class Input:
         Type of its numbers.
     values
         Bounds of whole numbers that it holds; normal numbers where None.
+    meaning
+        What they are, for people.
     """
 
     argument: str
@@ -57,6 +60,7 @@ class Input:
     axes: tuple[str | int, ...]
     dtype: torch.dtype = torch.float32
     values: tuple[int, int] | None = None
+    meaning: str = ""
 
     @property
     def name(self) -> str:
@@ -178,7 +182,7 @@ def _(network: IgnNetwork, size: Size | None = None, sizes: Sizes | None = None)
     options = network.options
     made_for = {key: 2 * (options.size_of(key),) for key in options.modalities}
     bands = {key: options.bands_of(key) for key in options.modalities}
-    inputs = (*_pixels(bands, made_for, sizes), *_days(options.series, torch.float32, _OFFSETS))
+    inputs = (*_pixels(bands, made_for, sizes), *_offsets(options.series))
     return Signature(inputs, tuple(options.tasks), size)
 
 
@@ -189,9 +193,22 @@ def _(
     bands, series = network.bands, tuple(network.series)
     inputs = (
         *_pixels(bands, {key: 2 * (get_modality(key).patch_px,) for key in bands}, sizes),
-        *_days(series, torch.int64, _EPOCH_DAYS),
+        *(
+            Input(
+                "days",
+                key,
+                (SAMPLES, _dates(key)),
+                torch.int64,
+                _EPOCH_DAYS,
+                "days since 1970-01-01",
+            )
+            for key in series
+        ),
         *_lengths(series),
-        *(Input("present", key, (SAMPLES,), torch.bool, (0, 2)) for key in network.rasters),
+        *(
+            Input("present", key, (SAMPLES,), torch.bool, (0, 2), f"whether a sample has {key}")
+            for key in network.rasters
+        ),
     )
     return Signature(inputs, tuple(network.heads), size)
 
@@ -214,10 +231,21 @@ def _baseline(
 ) -> Signature:
     options = network.options
     bands = {key: options.bands_of(key) for key in (*options.images, *series)}
-    metadata = () if options.metadata == "none" else (Input("metadata", None, (SAMPLES, WIDTH)),)
+    metadata = (
+        ()
+        if options.metadata == "none"
+        else (
+            Input(
+                "metadata",
+                None,
+                (SAMPLES, WIDTH),
+                meaning="flairhub.models.flair.encode_metadata",
+            ),
+        )
+    )
     inputs = (
         *_pixels(bands, {key: 2 * (options.size_of(key),) for key in bands}, sizes),
-        *_days(series, torch.float32, _OFFSETS),
+        *_offsets(series),
         *_lengths(series),
         *metadata,
     )
@@ -232,17 +260,23 @@ def _pixels(bands: Mapping[str, int], made_for: Sizes, sizes: Sizes | None) -> I
     for key, number in bands.items():
         modality = get_modality(key)
         dates = (_dates(modality.group),) if modality.temporal else ()
-        yield Input("inputs", key, (SAMPLES, *dates, number, *({**made_for, **(sizes or {})}[key])))
+        size = {**made_for, **(sizes or {})}[key]
+        yield Input(
+            "inputs", key, (SAMPLES, *dates, number, *size), meaning="prepared as for training"
+        )
 
 
-def _days(series: Iterable[str], dtype: torch.dtype, values: tuple[int, int]) -> Iterator[Input]:
+def _offsets(series: Iterable[str]) -> Iterator[Input]:
+    month, day = REFERENCE_DAY
+    meaning = f"days from {month:02}-{day:02} of each date's own year"
     for key in series:
-        yield Input("days", key, (SAMPLES, _dates(key)), dtype, values)
+        yield Input("days", key, (SAMPLES, _dates(key)), torch.float32, _OFFSETS, meaning)
 
 
 def _lengths(series: Iterable[str]) -> Iterator[Input]:
     for key in series:
-        yield Input("lengths", key, (SAMPLES,), torch.int64, (0, 2**16))
+        meaning = f"number of true dates of {key}, which come first; 0 where it is absent"
+        yield Input("lengths", key, (SAMPLES,), torch.int64, (0, 2**16), meaning)
 
 
 def _dates(series: str) -> str:

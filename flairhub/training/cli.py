@@ -14,7 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flairhub.models.opening import OPENERS
+
 if TYPE_CHECKING:
+    from flairhub.models.opening import Opened
     from flairhub.training.metrics import Scores
     from flairhub.training.run import Progress as Report
 
@@ -31,6 +34,14 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command()(train)
     app.command()(evaluate)
+    OPENERS["runs"] = _open_run
+
+
+def _open_run(path: Path) -> Opened | None:
+    """Open checkpoints and configurations for `flairhub models`."""
+    from flairhub.training.opening import open_run
+
+    return open_run(path)
 
 
 def train(

@@ -1,6 +1,5 @@
 """Baselines of FLAIR#1 and FLAIR#2, one block a module; sources in ``docs/flair-baselines.md``."""
 
-from flairhub.models.flair.build import build_baseline
 from flairhub.models.flair.classes import CLASS_VALUES, class_indices, class_values
 from flairhub.models.flair.metadata import encode_metadata
 from flairhub.models.flair.options import FlairOptions
@@ -12,7 +11,6 @@ __all__ = [
     "FlairOptions",
     "FlairUnet",
     "TextureTime",
-    "build_baseline",
     "class_indices",
     "class_values",
     "encode_metadata",

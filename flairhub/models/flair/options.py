@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from flairhub.errors import ConfigError, did_you_mean
 from flairhub.modalities import get_modality
+from flairhub.models.ign.options import check_options
 from flairhub.models.zoo import ModelCard
 
 IMAGE, SERIES, TASK = "flair_aerial", "flair_sentinel2_ts", "flair"
 """Keys of the inputs in `flairhub.modalities`, and of the classes in `flairhub.nomenclatures`."""
+
+ENCODER, DECODER = "resnet34", "unet"
 
 SERIES_PX = 40
 """Side of what is cut from a super-area around an image (IGNF/FLAIR-2)."""
@@ -85,12 +89,35 @@ class FlairOptions:
             series_bands=len(card.bands.get(SERIES, ())),
             metadata="ign" if card.metadata else "none",
         )
-        stray = [name for name in changes if name not in cls.__dataclass_fields__]
-        if stray:
-            hint = did_you_mean(stray[0], cls.__dataclass_fields__)
-            msg = f"{card.id} has no option {stray[0]!r}. {hint}"
-            raise ConfigError(msg)
-        return replace(options, **changes)
+        return options.changed(**changes)
+
+    def changed(self, **changes: Any) -> FlairOptions:  # noqa: ANN401
+        """Return the same with other values; raises `ConfigError` if there is no such option."""
+        check_options(self, changes)
+        return replace(self, **changes)
+
+    def with_bands(self, channels: Mapping[str, int]) -> FlairOptions:
+        """Return the same with other numbers of channels, by modality."""
+        return replace(
+            self,
+            bands=channels.get(IMAGE, self.bands),
+            series_bands=channels.get(SERIES, self.series_bands),
+        )
+
+    @property
+    def encoder(self) -> str:
+        """Of the image, in the words of segmentation-models-pytorch."""
+        return ENCODER
+
+    @property
+    def decoder(self) -> str:
+        """Of the image, in the same words."""
+        return DECODER
+
+    @property
+    def aux(self) -> tuple[str, ...]:
+        """Inputs with an auxiliary head."""
+        return self.series
 
     @property
     def images(self) -> tuple[str, ...]:

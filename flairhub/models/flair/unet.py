@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from flairhub.errors import GridError
 from flairhub.models.alignment import Size, next_multiple, pad_to, resize
 from flairhub.models.flair.conditioning import MetadataBranch
-from flairhub.models.flair.options import IMAGE, TASK, FlairOptions
+from flairhub.models.flair.options import DECODER, ENCODER, IMAGE, TASK, FlairOptions
 from flairhub.models.scores import Scores
-
-ENCODER = "resnet34"
 
 REDUCTION = 32
 """Pixels of the image per pixel of the deepest map."""
@@ -45,7 +43,7 @@ class FlairUnet(nn.Module):
         super().__init__()
         self.options = options
         self.seg_model = smp.create_model(
-            "unet",
+            DECODER,
             ENCODER,
             encoder_weights="imagenet" if options.pretrained else None,
             in_channels=options.bands,

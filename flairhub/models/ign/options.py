@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flairhub.errors import ConfigError
+from flairhub.errors import ConfigError, did_you_mean
 from flairhub.modalities import MODALITIES, Kind, dataset_modalities, get_modality
 from flairhub.models.zoo import BANDS, SWIN_BASE, ModelCard
 from flairhub.nomenclatures import NOMENCLATURES
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SERIES_WIDTHS = (64, 64, 64, 128)
 SERIES_DECODER_WIDTHS = (32, 32, 64, 128)
@@ -115,7 +118,16 @@ class IgnOptions:
             encoder=card.encoder or SWIN_BASE,
             decoder=card.decoder or "upernet",
         )
-        return replace(options, **changes)
+        return options.changed(**changes)
+
+    def changed(self, **changes: Any) -> IgnOptions:  # noqa: ANN401
+        """Return the same with other values; raises `ConfigError` if there is no such option."""
+        check_options(self, changes)
+        return replace(self, **changes)
+
+    def with_bands(self, channels: Mapping[str, int]) -> IgnOptions:
+        """Return the same with other numbers of channels, by modality."""
+        return replace(self, bands={**self.bands, **channels})
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -146,6 +158,15 @@ class IgnOptions:
     def size_of(self, key: str) -> int:
         """Return the side of an input's patches, pixels."""
         return self.sizes.get(key, get_modality(key).patch_px)
+
+
+def check_options(options: DataclassInstance, changes: Iterable[str]) -> None:
+    """Raise `ConfigError` unless all names are those of fields of `options`."""
+    known = [one.name for one in fields(options)]
+    for name in changes:
+        if name not in known:
+            msg = f"There is no option {name!r} of such a model. {did_you_mean(name, known)}"
+            raise ConfigError(msg)
 
 
 def is_series(key: str) -> bool:

@@ -1,0 +1,58 @@
+"""Whatever holds a network, by one name: an id, weights, and what higher packages know to open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # what registers an opener need not load torch
+    from torch import nn
+
+    from flairhub.models.signatures import Signature
+
+
+class Opened(NamedTuple):
+    """A network in evaluation mode and what it takes.
+
+    Attributes
+    ----------
+    network
+        On the device ``meta`` where there are no weights.
+    signature
+        Of its inputs, at the sizes that it is used with.
+    """
+
+    network: nn.Module
+    signature: Signature
+
+
+Opener = Callable[[Path], Opened | None]
+"""Opens a file that exists; None for one that is something else."""
+
+OPENERS: dict[str, Opener] = {}
+"""What packages that import this one add, by name: `flairhub.training` its checkpoints."""
+
+
+def open_model(source: str) -> Opened:
+    """Open a network.
+
+    Parameters
+    ----------
+    source
+        What `flairhub.models.load` takes, or a file that one of `OPENERS` does.
+
+    Raises
+    ------
+    FlairHubError
+        If it cannot be opened; see `flairhub.models.load`.
+    """
+    if Path(source).is_file():
+        for opener in OPENERS.values():
+            if found := opener(Path(source)):
+                return found
+    from flairhub.models.loading import load
+    from flairhub.models.signatures import signature_of
+
+    network = load(source).model
+    return Opened(network, signature_of(network))
