@@ -37,6 +37,7 @@ PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
 _BINS = 2**16
 _SIGN = 2**15
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def has_decibels(modality: Modality) -> bool:
@@ -267,6 +268,7 @@ def _in_order(
     near = (bins.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
     ends = bins.astype(np.uint32) + np.uint32(1)  # away from zero, of the same sign
     far = (ends << np.uint32(16)).view(np.float32).astype(np.float64)
+    far = far.clip(-_LARGEST, _LARGEST)  # the last bin ends at infinity
     first, last = np.minimum(near, far), np.maximum(near, far)
     if whole:  # the least and the largest integer in the bin
         first, last = np.ceil(first), np.ceil(last) - 1
