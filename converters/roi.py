@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from converters.receipts import (
 from converters.rows import Outcome, RoiRows
 from converters.source import RoiSource
 from converters.tiles import as_stored, blocks, lies_in, tiles
+from converters.writing import Writing, sha256_of, size_of
 from flairhub import __version__
 from flairhub.errors import SourceDataError
 from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid
@@ -107,25 +107,26 @@ def convert_roi(job: RoiJob) -> Outcome:
         raise SourceDataError(job.source.problem)
     root = resolve(job.root, read_only=False)
     place = root / store_name(job.source.domain) / str(job.source.roi)
-    writer = _RoiWriter(job, place, root)
-    if not job.keep:
-        (place / "zarr.json").delete()
-    try:
-        writer.write()
-        writer.commit()
-    except SourceDataError:
-        writer.undo()
-        raise
+    with Writing(place) as objects:
+        writer = _RoiWriter(job, place, root, objects)
+        if not job.keep:
+            (place / "zarr.json").delete()
+        try:
+            writer.write()
+            writer.commit()
+        except SourceDataError:
+            writer.undo()
+            raise
     return writer.outcome
 
 
 class _RoiWriter:
     """Holds what the steps of one ROI's conversion share."""
 
-    def __init__(self, job: RoiJob, place: Location, root: Location) -> None:
+    def __init__(self, job: RoiJob, place: Location, root: Location, writing: Writing) -> None:
         self.job = job
         self.source = job.source
-        self.place = place
+        self.place, self.writing = place, writing
         self.work = work_place(root, job.source.domain) / f"{job.source.roi}.json"
         self.nodes: dict[str, Document] = {}
         self.receipt = Receipt.from_bytes(self.work.read()) if job.keep else Receipt(roi={})
@@ -154,9 +155,13 @@ class _RoiWriter:
         """Make the ROI visible: its receipt first, its ``zarr.json`` with all metadata last."""
         document = dump(consolidated(group_document(self._attributes()), self.nodes))
         self._note_object("zarr.json", document)
-        self._delete_leftovers()
+        self.writing.finish()
+        if self._delete_leftovers():
+            self.place.flush()
+        else:  # every new group is flushed already
+            for folder in (self.place, self.place.parent, self.place.parent.parent):
+                folder.flush_names()
         self.receipt.shards = [self.objects[key] for key in sorted(self.objects)]
-        self.place.flush()
         self.work.write(self.receipt.to_bytes())
         self.work.flush()
         (self.place / "zarr.json").write(document)
@@ -164,6 +169,7 @@ class _RoiWriter:
 
     def undo(self) -> None:
         """Delete what was written of a ROI that cannot be completed."""
+        self.writing.finish()
         for key in self.place.objects():
             if key != "zarr.json" and key.partition("/")[0] not in self.job.keep:
                 (self.place / key).delete()
@@ -245,6 +251,7 @@ class _RoiWriter:
         for variable, document in nodes.items():
             self.nodes[f"{name}/{variable}"] = document
             self._put(f"{name}/{variable}/zarr.json", dump(document))
+        self.writing.flush(name)
         return [m.key for m in members if there[m.key]]
 
     def _coordinates(self, first: Modality) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -332,22 +339,25 @@ class _RoiWriter:
         self.rows.note(tuple(self.source.files), modality, raster, area.file)
         return set(self.source.files)
 
-    def _put(self, key: str, data: bytes | bytearray) -> None:
+    def _put(self, key: str, data: bytes | list[bytes]) -> None:
         self._note_object(key, data)
-        (self.place / key).write(data)
+        self.writing.write(key, data)
 
-    def _note_object(self, key: str, data: bytes | bytearray) -> None:
+    def _note_object(self, key: str, data: bytes | list[bytes]) -> None:
         name = f"{self.source.roi}/{key}"
-        digest = hashlib.sha256(data).hexdigest()
-        self.objects[name] = {
-            "roi": str(self.source.roi), "key": name, "size": len(data), "sha256": digest,
-        }  # fmt: skip
+        told = {"size": size_of(data), "sha256": sha256_of(data)}
+        self.objects[name] = {"roi": str(self.source.roi), "key": name, **told}
 
-    def _delete_leftovers(self) -> None:
-        """Delete what an interrupted attempt or an earlier version of the ROI left behind."""
-        for key in self.place.objects():
-            if key != "zarr.json" and f"{self.source.roi}/{key}" not in self.objects:
-                (self.place / key).delete()
+    def _delete_leftovers(self) -> bool:
+        """Delete what interrupted attempts or earlier versions left; return whether any did."""
+        left = [
+            key
+            for key in self.place.objects()
+            if key != "zarr.json" and f"{self.source.roi}/{key}" not in self.objects
+        ]
+        for key in left:
+            (self.place / key).delete()
+        return bool(left)
 
     def _read(self, patch: PatchId, file: SourceFile, modality: Modality) -> Raster:
         raster = read_raster(file, modality)

@@ -277,7 +277,7 @@ def test_a_power_cut_finds_the_pixels_before_the_marker(
         synced.add(str(path))
         sync(path)
 
-    def recorded_write(place: Location, data: bytes | bytearray) -> None:
+    def recorded_write(place: Location, data: bytes | list[bytes]) -> None:
         path = tmp_path / place.path
         if path.name == "zarr.json" and path.parent.parent.suffix == ".zarr":
             files = [str(p) for p in path.parent.rglob("*") if p.is_file()]

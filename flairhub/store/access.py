@@ -91,12 +91,17 @@ class Location:
         """Return whether there is an object at this place, in one request."""
         return sync(self.store.exists(self.path))
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Write the whole object at this place; readers see the old one or the new one."""
+    def write(self, data: bytes | list[bytes]) -> None:
+        """Write the whole object at this place, in one piece or of the parts that make it up.
+
+        Readers see the old one or the new one.
+        """
+        parts = data if isinstance(data, list) else [data]
         if (file := self._file) is not None and not self.store.read_only:
-            _write_file(file, data)
+            _write_file(file, parts)
             return
-        sync(self.store.set(self.path, default_buffer_prototype().buffer.from_bytes(data)))
+        whole = default_buffer_prototype().buffer.from_bytes(b"".join(parts))
+        sync(self.store.set(self.path, whole))
 
     def create(self, data: bytes) -> bool:
         """Write the object at this place unless there is one; return whether it was written.
@@ -170,11 +175,12 @@ class Location:
         return sorted(sync(_collect(self.store.list_dir, self.path)))
 
 
-def _write_file(path: Path, data: bytes | bytearray) -> None:
+def _write_file(path: Path, parts: list[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.writelines(parts)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
