@@ -33,6 +33,10 @@ _PLAIN_MODEL: dict[str, Any] = {
 }
 """Differences of neighbours, which is what pcodec finds for reflectance and backscatter anyway."""
 
+_PAGE = 2**16
+"""Numbers of elevation that pcodec models together, of half a million in a chunk: its buffers then
+stay in the cache, and are small enough not to be mapped anew each time."""
+
 
 def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
     """Return ``filters``, ``serializer``, ``compressors`` for `zarr.create_array`.
@@ -63,7 +67,7 @@ def codecs(modality: Modality, profile: str = "fast") -> dict[str, Any]:
         return zstd | {"filters": (Delta(dtype=dtype.str),)}
     # its search for a model takes as long as the rest, and only elevation gains by it: its numbers
     # come in steps
-    model = {} if modality.kind is Kind.ELEVATION else _PLAIN_MODEL
+    model = {"equal_pages_up_to": _PAGE} if modality.kind is Kind.ELEVATION else _PLAIN_MODEL
     return {
         "filters": (),
         "serializer": PCodec(level=_PCODEC_LEVEL[profile], **model),
