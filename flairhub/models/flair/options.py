@@ -16,9 +16,6 @@ IMAGE, SERIES, TASK = "flair_aerial", "flair_sentinel2_ts", "flair"
 
 ENCODER, DECODER = "resnet34", "unet"
 
-SERIES_PX = 40
-"""Side of what is cut from a super-area around an image (IGNF/FLAIR-2)."""
-
 Form = Literal["none", "ign", "own"]
 """Whether metadata are taken, and how: as IGN's code does, or with its faults repaired."""
 
@@ -144,5 +141,6 @@ class FlairOptions:
         return self.series_bands if key == SERIES else self.bands
 
     def size_of(self, key: str) -> int:
-        """Return the side that an input has in IGN's code, pixels."""
-        return SERIES_PX if key == SERIES else get_modality(key).patch_px
+        """Return the side of an input, pixels; of a series with what lies around the image."""
+        modality = get_modality(key)
+        return modality.around_px or modality.patch_px
