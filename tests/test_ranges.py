@@ -206,7 +206,7 @@ def test_a_damaged_index_is_said(store_root: Path, tmp_path: Path) -> None:
     shard.write_bytes(bytes(data))
     sharded = ShardedArray(resolve(copy), metadata)
     with pytest.raises(ReadError, match=r"index of .*dem_elev/c/0/0/0 is damaged"):
-        RangeReader().run(sharded.parts(Window(0, 0, 512, 512)))
+        RangeReader().run(sharded.load(sharded.missing(Window(0, 0, 512, 512))))
     metadata["codecs"][0]["configuration"]["chunk_shape"] = [1, 512, 512]
     with pytest.raises(StoreLayoutError, match="Chunks of"):
         ShardedArray(resolve(copy), metadata)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,29 +24,32 @@ Pixels = npt.NDArray[Any]
 Days = npt.NDArray[np.int64]
 
 _SPARE = 2
-"""Arrays of one shape that are kept for later use."""
+"""Pieces of memory of one size that are kept for later use."""
 
 
 class ArrayPool:
     """Arrays that are used again once nobody holds them: fresh memory costs a fault a page.
 
     A tensor keeps the array alive that it was made of; when the last tensor on it is gone, its
-    memory comes back here.
+    memory comes back here. Sizes are rounded up by an eighth at most, so that series of all lengths
+    share a few.
     """
 
     def __init__(self) -> None:
-        self._free: dict[tuple[tuple[int, ...], str], list[Pixels]] = {}
+        self._free: dict[int, list[Pixels]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Pixels:
         """Return an array that is not initialised."""
-        kind = np.dtype(dtype)
-        free = self._free.setdefault((shape, kind.str), [])
+        size = prod(shape) * np.dtype(dtype).itemsize
+        step = 1 << max(0, size.bit_length() - 4)
+        room = -(-size // step) * step
+        free = self._free.setdefault(room, [])
         try:
             memory = free.pop()
         except IndexError:
-            memory = np.empty(shape, kind)
-        lent = memory.view()
-        # at exit nobody needs it back
+            memory = np.empty(room, np.uint8)
+        lent = memory[:size].view(dtype).reshape(shape)
+        # watch what is handed out: views of views hold on to `memory` alone; not needed at exit
         weakref.finalize(lent, _give_back, free, memory).atexit = False
         return lent
 
@@ -94,6 +98,7 @@ class BatchBuffers:
         self.days: list[dict[str, Days]] = [{} for _ in self.windows]
         self.present: list[dict[str, bool]] = [{} for _ in self.windows]
         self._modalities = plan.modalities
+        self._pool = pool
 
     def batch(self) -> MultimodalBatch:
         """Return the batch; series are padded with zeros to the longest of them."""
@@ -102,21 +107,22 @@ class BatchBuffers:
             if key in self.inputs:
                 inputs[key] = torch.from_numpy(self.inputs[key])
             else:
-                inputs[key] = _pad([sample[key] for sample in self.series])
+                inputs[key] = self._pad([sample[key] for sample in self.series])
         first = self.days[0]
         return MultimodalBatch(
             inputs,
             {key: torch.from_numpy(pixels) for key, pixels in self.labels.items()},
-            {key: _pad([days[key] for days in self.days]) for key in first},
+            {key: self._pad([days[key] for days in self.days]) for key in first},
             {key: torch.tensor([len(days[key]) for days in self.days]) for key in first},
             {key: torch.tensor([has[key] for has in self.present]) for key in self.present[0]},
             self.windows,
         )
 
-
-def _pad(arrays: Sequence[Pixels]) -> Tensor:
-    longest = max(1, *map(len, arrays))
-    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    return torch.from_numpy(padded)
+    def _pad(self, arrays: Sequence[Pixels]) -> Tensor:
+        longest = max(1, *map(len, arrays))
+        shape = (len(arrays), longest, *arrays[0].shape[1:])
+        padded = self._pool.empty(shape, arrays[0].dtype)
+        for row, array in zip(padded, arrays, strict=True):
+            row[: len(array)] = array
+            row[len(array) :] = 0
+        return torch.from_numpy(padded)

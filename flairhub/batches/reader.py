@@ -45,6 +45,7 @@ class _Raster:
     patches: npt.NDArray[np.bool_]
     days: Days
     grid: Grid
+    complete: bool
 
     def window(self, extent: Extent, size: tuple[int, int]) -> Window:
         """Return the pixels of a rectangle; the plan has made sure that they are whole."""
@@ -62,21 +63,18 @@ class _Raster:
                 and window.row + window.height <= self.grid.height
                 and window.column + window.width <= self.grid.width
             )
+        if self.complete:
+            return True
         side = self.modality.patch_px
         rows = slice(window.row // side, -(-(window.row + window.height) // side))
         columns = slice(window.column // side, -(-(window.column + window.width) // side))
         return bool(self.patches[rows, columns].all())
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedPart:
-    """A chunk's part of a window, and its bytes; None where the store has none."""
+Parts = tuple[Sequence[ChunkPart], Sequence[bytes | memoryview | None]]
+"""A window's parts of the chunks of one array, and their bytes; None where the store has none."""
 
-    part: ChunkPart
-    data: bytes | memoryview | None
-
-
-Fetched = Mapping[str, Sequence[Sequence[FetchedPart]]]
+Fetched = Mapping[str, Sequence[Parts]]
 """What a window needs: by modality, for each of its arrays."""
 
 
@@ -110,6 +108,7 @@ class RoiReader:
         rasters = [get_modality(key) for key in plan.modalities]
         rasters += [raster for raster, _ in self._labels.values()]
         self._rasters = {m.key: self._find(document, m) for m in rasters}
+        self._bands = {key: _chosen(key, names) for key, names in plan.bands.items()}
 
     @classmethod
     def open(cls, plan: PatchPlan, roi: PlannedRoi) -> Reads[RoiReader]:
@@ -147,10 +146,10 @@ class RoiReader:
         for where in windows:
             parts: dict[str, list[list[ChunkPart]]] = {}
             for raster, window in self._needed(where):
-                parts[raster.modality.key] = []
                 for array in raster.arrays:
-                    found = yield from array.parts(window)
-                    parts[raster.modality.key].append(found)
+                    if missing := array.missing(window):
+                        yield from array.load(missing)
+                parts[raster.modality.key] = [array.parts(window) for array in raster.arrays]
             wanted.append(parts)
         every = [p for parts in wanted for arrays in parts.values() for a in arrays for p in a]
         ranges = sorted(
@@ -174,7 +173,7 @@ class RoiReader:
         return [
             {
                 key: [
-                    [FetchedPart(p, p.data if p.where is None else data[p.where]) for p in array]
+                    (array, [p.data if p.where is None else data[p.where] for p in array])
                     for array in arrays
                 ]
                 for key, arrays in parts.items()
@@ -226,8 +225,8 @@ class RoiReader:
         if raster is None or found is None:
             out[...] = 0
             return False
-        bands = list(modality.band_indexes(self.plan.bands[modality.key]))
-        if bands == list(range(len(modality.bands))):
+        bands = self._bands[modality.key]
+        if bands is None:
             self._assemble(raster, 0, where, found[0], out)
             return True
         every = np.empty((len(modality.bands), *out.shape[1:]), out.dtype)
@@ -239,8 +238,9 @@ class RoiReader:
         """Days, and the chosen bands ``time, band, y, x``; none where a patch lacks them."""
         raster, found = self._rasters[modality.key], data.get(modality.key)
         size = self.plan.pixels(modality)
-        bands = list(modality.band_indexes(self.plan.bands[modality.key]))
-        nothing = np.empty(0, np.int64), np.zeros((0, len(bands), *size), modality.numpy_dtype)
+        bands = self._bands[modality.key]
+        count = len(self.plan.bands[modality.key])
+        nothing = np.empty(0, np.int64), np.zeros((0, count, *size), modality.numpy_dtype)
         if raster is None or found is None:
             return nothing
         if modality.kind is Kind.MASK:
@@ -252,11 +252,12 @@ class RoiReader:
                 if (one == array.fill).any():
                     return nothing
                 arrays.append(one)
-            pixels = np.stack([arrays[band] for band in bands], axis=1)
+            chosen = arrays if bands is None else [arrays[band] for band in bands]
+            pixels = np.stack(chosen, axis=1)
         else:
             pixels = np.empty((*raster.arrays[0].shape[:-2], *size), modality.numpy_dtype)
             self._assemble(raster, 0, where, found[0], pixels)
-            if bands != list(range(len(modality.bands))):
+            if bands is not None:
                 pixels = pixels[:, bands]
         kept = self.plan.dates_kept(self.roi, modality, raster.days, where.extent)
         return raster.days[kept], pixels[kept]
@@ -280,13 +281,11 @@ class RoiReader:
         raster: _Raster,
         number: int,
         where: PatchWindow,
-        found: Sequence[FetchedPart],
+        found: Parts,
         out: Pixels,
     ) -> None:
         try:
-            raster.arrays[number].assemble(
-                [one.part for one in found], [one.data for one in found], out
-            )
+            raster.arrays[number].assemble(*found, out)
         except ValueError as error:
             msg = (
                 f"{raster.modality.key} of {place_name(self.roi, where)} cannot be decoded from "
@@ -325,13 +324,19 @@ class RoiReader:
             grid = grid_of(group["attributes"], place / modality.group)
         else:
             grid = self.roi.grid.grid(modality.resolution_m)
-        return _Raster(modality, arrays, patches, days, grid)
+        return _Raster(modality, arrays, patches, days, grid, complete=bool(patches.all()))
 
 
 def place_name(roi: PlannedRoi, where: PatchWindow) -> str:
     """Return the name of a window for messages: its first patch, and its corners."""
     first = roi.grid.patch_at(where.extent.left, where.extent.top)
     return f"patch {where.domain}_{where.roi}_{first[0]}-{first[1]} (window {where.extent.bbox})"
+
+
+def _chosen(key: str, names: Sequence[str]) -> list[int] | None:
+    """Return the positions of bands, None where they are all bands in their order."""
+    modality = get_modality(key)
+    return None if tuple(names) == modality.band_names else list(modality.band_indexes(names))
 
 
 def _merge(

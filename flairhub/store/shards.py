@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -98,22 +98,28 @@ class ShardedArray:
         self._separator: str = separator
         self._first = separator.join(["c", *("0" for _ in self.shape[:-2])])
         self._indexes: dict[tuple[int, int], _Index | None] = {}
+        (rows, columns), (height, width) = codec.chunks_per_shard[-2:], codec.shape[-2:]
+        self._shard_size = rows * height, columns * width
 
-    def parts(self, window: Window) -> Reads[list[ChunkPart]]:
-        """Return what a window takes of which chunks, after reading the indexes it needs."""
+    def missing(self, window: Window) -> list[tuple[int, int]]:
+        """Return the shards that a window touches whose indexes are not known yet."""
+        rows, columns = self._shard_size
+        down = range(window.row // rows, -(-(window.row + window.height) // rows))
+        across = range(window.column // columns, -(-(window.column + window.width) // columns))
+        return [key for key in product(down, across) if key not in self._indexes]
+
+    def parts(self, window: Window) -> list[ChunkPart]:
+        """Return what a window takes of which chunks; no index may be `missing`."""
         rows, columns = self.codec.chunks_per_shard[-2:]
         height, width = self.codec.shape[-2:]
-        down = list(_overlaps(window.row, window.height, height))
-        across = list(_overlaps(window.column, window.width, width))
-        shards = {(y // rows, x // columns) for (y, *_), (x, *_) in product(down, across)}
-        if not shards <= self._indexes.keys():
-            yield from self._load(shards)
+        down = _overlaps(window.row, window.height, height)
+        across = _overlaps(window.column, window.width, width)
         found = []
         for (y, from_y, to_y), (x, from_x, to_x) in product(down, across):
             index = self._indexes[y // rows, x // columns]
             data, where = None, None
             if index is not None:
-                offset, size = (int(n) for n in index.chunks[y % rows, x % columns])
+                offset, size = index.chunks[y % rows, x % columns].tolist()
                 begin = offset - index.tail_begins
                 if offset == ABSENT:
                     pass
@@ -152,13 +158,13 @@ class ShardedArray:
             else:
                 target[...] = self.codec.decode(found)[(..., *part.source)]
 
-    def _load(self, shards: set[tuple[int, int]]) -> Reads[None]:
-        """Read the indexes that are not known yet."""
-        missing = sorted(shards - self._indexes.keys())
+    def load(self, shards: Sequence[tuple[int, int]]) -> Reads[None]:
+        """Read the indexes of shards."""
+        missing = list(shards)
         size = max(self.codec.index_bytes, TAIL_BYTES)
         for attempt in range(ATTEMPTS):
             wanted = [ByteRange(self._shard(*k), start=-size, attempt=attempt) for k in missing]
-            bodies = (yield wanted) if wanted else ()
+            bodies = yield wanted
             failed = []
             for key, one, body in zip(missing, wanted, bodies, strict=True):
                 try:
@@ -166,12 +172,13 @@ class ShardedArray:
                 except ValueError:
                     failed.append(key)
             missing = failed
-        if missing:
-            msg = (
-                f"The index of {self._shard(*missing[0])} is damaged: its checksum does not fit. "
-                "`flairhub verify --checksums` tells what else is."
-            )
-            raise ReadError(msg)
+            if not missing:
+                return
+        msg = (
+            f"The index of {self._shard(*missing[0])} is damaged: its checksum does not fit. "
+            "`flairhub verify --checksums` tells what else is."
+        )
+        raise ReadError(msg)
 
     def _parse(self, place: Location, body: Body) -> _Index | None:
         """Return the index, None where there is no shard; raises `ValueError` at a damaged one."""
@@ -200,12 +207,12 @@ def _codec(metadata: str) -> ChunkCodec:
     return ChunkCodec(json.loads(metadata))
 
 
-def _overlaps(start: int, length: int, size: int) -> Iterator[tuple[int, slice, slice]]:
-    """Yield the chunks along one axis: number, part of the chunk, part of the window."""
+@lru_cache(maxsize=4096)
+def _overlaps(start: int, length: int, size: int) -> tuple[tuple[int, slice, slice], ...]:
+    """Return the chunks along one axis: number, part of the chunk, part of the window."""
+    found = []
     for number in range(start // size, -(-(start + length) // size)):
         low, high = max(start, number * size), min(start + length, (number + 1) * size)
-        yield (
-            number,
-            slice(low - number * size, high - number * size),
-            slice(low - start, high - start),
-        )
+        inside = slice(low - number * size, high - number * size)
+        found.append((number, inside, slice(low - start, high - start)))
+    return tuple(found)
