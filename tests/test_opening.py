@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 import torch
 
-import flairhub
 from flairhub.cli import run
 from flairhub.config import parse_config
 from flairhub.errors import CheckpointError
@@ -19,6 +18,7 @@ from flairhub.modalities import Statistics
 from flairhub.models.opening import open_model
 from flairhub.training.opening import open_run
 from flairhub.training.task import SegmentationTask
+from tests.checkpoints import write_checkpoint
 
 
 def task_of(modalities: list[str], **model: Any) -> SegmentationTask:  # noqa: ANN401
@@ -34,22 +34,12 @@ def task_of(modalities: list[str], **model: Any) -> SegmentationTask:  # noqa: A
     return SegmentationTask.create(config, statistics, {"cosia": [1] * 19}).eval()
 
 
-def write(task: SegmentationTask, path: Path) -> Path:
-    content = {
-        "state_dict": task.state_dict(),
-        "hyper_parameters": dict(task.hparams),
-        "flairhub": {"version": flairhub.__version__, "elapsed_s": 0.0},
-    }
-    torch.save(content, path)
-    return path
-
-
 def test_checkpoints_are_exported_at_the_size_of_their_windows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     task = task_of(["spot_rgbi"])
-    path, out = write(task, tmp_path / "model.ckpt"), tmp_path / "model.onnx"
+    path, out = write_checkpoint(task, tmp_path / "model.ckpt"), tmp_path / "model.onnx"
     assert run(["models", "export", str(path), "--out", str(out)]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "takes spot_rgbi samples × 4 × 32 × 32 float32 prepared as for training" in text
@@ -66,7 +56,7 @@ def test_checkpoints_are_exported_at_the_size_of_their_windows(
 
 def test_checkpoints_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = task_of(["spot_rgbi", "sentinel2_ts"], modality_dropout={"sentinel2_ts": 0.2})
-    path = write(task, tmp_path / "model.ckpt")
+    path = write_checkpoint(task, tmp_path / "model.ckpt")
     assert run(["models", "show", str(path), "--json", "--depth", "1"]) == 0
     network = json.loads(capsys.readouterr().out)["network"]
     assert network["parameters"] == sum(p.numel() for p in task.model.parameters())
@@ -88,7 +78,7 @@ def test_other_files_are_left_to_others(tmp_path: Path) -> None:
 
 def test_damaged_checkpoints_of_ours_are_told(tmp_path: Path) -> None:
     task = task_of(["spot_rgbi"])
-    path = write(task, tmp_path / "model.ckpt")
+    path = write_checkpoint(task, tmp_path / "model.ckpt")
     content = torch.load(path, weights_only=True)
     del content["state_dict"]["model.heads.cosia.bias"]
     torch.save(content, path)

@@ -16,7 +16,6 @@ import xarray as xr
 from torch import Tensor
 from typer.testing import CliRunner
 
-import flairhub
 from flairhub.batches.batch import MultimodalBatch
 from flairhub.cli import build_app, run
 from flairhub.config import RunConfig, parse_config
@@ -27,6 +26,7 @@ from flairhub.inference.scoring import read_labels
 from flairhub.nomenclatures import NOMENCLATURES
 from flairhub.store.reading import Domain, open_domain
 from flairhub.training.task import SegmentationTask
+from tests.checkpoints import write_checkpoint
 
 COSIA = NOMENCLATURES["cosia"]
 MODALITIES = ["aerial_rgbi", "dem_elev", "sentinel2_ts", "sentinel1_asc_ts"]
@@ -233,14 +233,7 @@ def checkpoint(store_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "sentinel1_asc_ts": Statistics((-12.0, -18.0), (4.0, 4.0), "made up"),
     }
     task = SegmentationTask.create(config, statistics, {"cosia": [1] * len(COSIA)})
-    path = tmp_path_factory.mktemp("model") / "random.ckpt"
-    content = {
-        "state_dict": task.state_dict(),
-        "hyper_parameters": dict(task.hparams),
-        "flairhub": {"version": flairhub.__version__, "elapsed_s": 0.0},
-    }
-    torch.save(content, path)
-    return path
+    return write_checkpoint(task, tmp_path_factory.mktemp("model") / "random.ckpt")
 
 
 def test_a_networks_map_does_not_depend_on_the_batch_size(

@@ -90,7 +90,7 @@ class FlairOptions:
 
     def changed(self, **changes: Any) -> FlairOptions:  # noqa: ANN401
         """Return the same with other values; raises `ConfigError` if there is no such option."""
-        check_options(self, changes)
+        check_options(self.__dataclass_fields__, changes)
         return replace(self, **changes)
 
     def with_bands(self, channels: Mapping[str, int]) -> FlairOptions:

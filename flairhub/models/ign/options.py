@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from flairhub.errors import ConfigError, did_you_mean
 from flairhub.modalities import MODALITIES, Kind, dataset_modalities, get_modality
 from flairhub.models.zoo import BANDS, SWIN_BASE, ModelCard
 from flairhub.nomenclatures import NOMENCLATURES
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 SERIES_WIDTHS = (64, 64, 64, 128)
 SERIES_DECODER_WIDTHS = (32, 32, 64, 128)
@@ -122,7 +119,7 @@ class IgnOptions:
 
     def changed(self, **changes: Any) -> IgnOptions:  # noqa: ANN401
         """Return the same with other values; raises `ConfigError` if there is no such option."""
-        check_options(self, changes)
+        check_options(self.__dataclass_fields__, changes)
         return replace(self, **changes)
 
     def with_bands(self, channels: Mapping[str, int]) -> IgnOptions:
@@ -160,9 +157,8 @@ class IgnOptions:
         return self.sizes.get(key, get_modality(key).patch_px)
 
 
-def check_options(options: DataclassInstance, changes: Iterable[str]) -> None:
-    """Raise `ConfigError` unless all names are those of fields of `options`."""
-    known = [one.name for one in fields(options)]
+def check_options(known: Iterable[str], changes: Iterable[str]) -> None:
+    """Raise `ConfigError` unless all names of changes are known ones."""
     for name in changes:
         if name not in known:
             msg = f"There is no option {name!r} of such a model. {did_you_mean(name, known)}"
