@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,35 +48,47 @@ def conversion(workspace: Workspace) -> Iterator[Row]:
     chosen = Selection(rois=[str(rois[0].roi)])
     raw_bytes = 0
 
-    def ours() -> float:
+    def ours(root: Path) -> None:
         nonlocal raw_bytes
+        source = FlairHubTree(workspace.raw)
+        raw_bytes = convert(source, str(root), chosen, workers=1).raw_bytes
+
+    works: dict[str, Callable[[Path], None]] = {
+        "ours": ours,
+        "plain": lambda root: _copy_all(rois, root),
+        "gdal": lambda root: _copy_tiffs(rois, root),
+    }
+    processor: dict[str, list[float]] = {name: [] for name in works}
+
+    def run(name: str) -> float:
         with tempfile.TemporaryDirectory(dir=workspace.scratch) as root:
-            source = FlairHubTree(workspace.raw)
-            seconds, report = timed(lambda: convert(source, root, chosen, workers=1))
-            raw_bytes = report.raw_bytes
+            used = time.process_time()
+            seconds, _ = timed(lambda: works[name](Path(root)))
+            processor[name].append(time.process_time() - used)
         return seconds
 
-    def plain() -> float:
-        with tempfile.TemporaryDirectory(dir=workspace.scratch) as root:
-            seconds, _ = timed(lambda: _copy_all(rois, Path(root)))
-        return seconds
-
-    def gdal() -> float:
-        with tempfile.TemporaryDirectory(dir=workspace.scratch) as root:
-            seconds, _ = timed(lambda: _copy_tiffs(rois, Path(root)))
-        return seconds
-
-    found = interleaved({"ours": ours, "plain": plain, "gdal": gdal}, repeats=3)
+    # the first conversion imports what it needs
+    run("ours")
+    processor["ours"].clear()
+    found = interleaved({name: partial(run, name) for name in works}, repeats=3)
+    patches = len(rois[0].files)
     speed = {name: raw_bytes / seconds / 1e6 for name, seconds in found.items()}
     yield Row(
         "conversion", "MB/s", speed["ours"], speed["plain"], 2.0, "higher",
-        f"decoded pixels, one process, a ROI of {len(rois[0].files)} patches; peer: rasterio reads "
+        f"decoded pixels, one process, a ROI of {patches} patches; peer: rasterio reads "
         "and Zarr writes the same arrays, without checks, checksums, statistics, tables or commit",
     )  # fmt: skip
     yield Row(
         "conversion and GDAL", "MB/s", speed["ours"], speed["gdal"], 2.5, "higher",
         "the same; peer: GDAL copies the same TIFFs to TIFFs, as they are compressed (LZW)",
     )  # fmt: skip
+    # a core that others use too takes longer, whoever works on it; the least is nearest the truth
+    core = {name: raw_bytes / min(used) / 1e6 for name, used in processor.items()}
+    for row, peer, goal in (("conversion", "plain", 2.0), ("conversion and GDAL", "gdal", 2.5)):
+        yield Row(
+            f"{row}, processor time", "MB/s", core["ours"], core[peer], goal, "higher",
+            "the same runs, by the processor time that the process took, system calls included",
+        )  # fmt: skip
 
 
 def _copy_tiffs(rois: list[RoiSource], root: Path) -> None:
