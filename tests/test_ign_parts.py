@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,11 @@ from torch.nn import functional as F
 
 from benchmarks.straightforward import Temporal
 from flairhub.models.alignment import resize
+from flairhub.models.ign import attention
 from flairhub.models.ign.ltae import LTAE, date_code, norm_over_dates
 from flairhub.models.ign.resampling import convolve_resized, halve_doubled
 from flairhub.models.ign.upernet import UPerNet, UPerNetDecoder
-from flairhub.models.ign.windows import Windows
+from flairhub.models.ign.windows import Windows, reorder
 
 
 @pytest.mark.parametrize(
@@ -105,11 +108,46 @@ def test_windows_take_every_token_once_and_give_it_back(
     grid: tuple[int, int], shifted: bool
 ) -> None:
     windows = Windows(grid, (4, 4), shifted=shifted)
-    count = grid[0] * grid[1]
-    takes = torch.cat([take for take, _ in windows.groups()])
-    assert sorted(takes[takes < count].tolist()) == list(range(count))
-    assert windows.padded == (len(takes) > count)
-    assert takes[windows.back].tolist() == list(range(count))
-    masked = [mask is not None for _, mask in windows.groups()]
-    moved = [shifted and side > 4 for side in grid]
-    assert masked == {0: [False], 1: [False, True], 2: [False, True, True, True]}[sum(moved)]
+    tokens = list(range(grid[0] * grid[1]))
+    assert sorted(windows.order.tolist()) == tokens
+    assert windows.order[windows.back].tolist() == tokens
+    sizes = [group.windows * group.size for group in windows.groups]
+    assert [group.start for group in windows.groups] == [sum(sizes[:i]) for i in range(len(sizes))]
+    assert sum(sizes) == len(tokens)
+    masked = [getattr(windows, f"mask_{i}") is not None for i in range(len(sizes))]
+    biases = windows.biases(torch.ones(49, 1))
+    assert any(side % 4 for side in grid) == any(bias.shape[1] < bias.shape[2] for bias in biases)
+    if not any(side % 4 for side in grid):
+        assert any(masked) == (shifted and max(grid) > 4)
+    assert not masked[0]
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (9, 7), (3, 4)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_attention_has_the_gradient_of_its_plain_form(grid: tuple[int, int], shifted: bool) -> None:
+    torch.manual_seed(0)
+    windows = Windows(grid, (4, 4), shifted=shifted)
+    tokens = torch.randn(2, grid[0] * grid[1], 3 * 10, dtype=torch.double)
+    given = [tokens, torch.randn(30).double(), torch.randn(49, 5).double()]
+
+    def attended(form: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        leaves = [tensor.clone().requires_grad_() for tensor in given]
+        found = form(*leaves[:2], windows.double().biases(leaves[2]), windows.groups)
+        loss = (found * torch.linspace(0, 1, 10)).sum()
+        return found, *torch.autograd.grad(loss, leaves, materialize_grads=True)
+
+    ours, plain = attended(attention.attend), attended(attention.plainly)
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_tokens_come_back_from_any_order_and_so_do_their_gradients() -> None:
+    tokens = torch.randn(2, 63, 3, requires_grad=True)
+    straight, shifted = (Windows((9, 7), (4, 4), shifted=shift) for shift in (False, True))
+    moved = reorder(reorder(tokens, None, straight), straight, shifted)
+    torch.testing.assert_close(moved, tokens[:, shifted.order])
+    back = reorder(moved, shifted, None)
+    assert torch.equal(back, tokens)
+    weights = torch.randn_like(tokens)
+    (gradient,) = torch.autograd.grad((back * weights).sum(), tokens)
+    assert torch.equal(gradient, weights)

@@ -1,9 +1,9 @@
 """Swin transformer: an image to maps at 1/4, 1/8, 1/16 and 1/32, by attention within windows.
 
 Names of parameters and numbers are those of timm's Swin with ``features_only=True``, so that its
-weights and IGN's fit. What differs is the order of the work: cutting a map into shifted, padded
-windows is one gather behind the first projection, windows that share a mask are attended together
-by the fused kernel, and padding goes through neither projection.
+weights and IGN's fit. What differs is the order of the work: between blocks tokens are put in the
+order of the windows to come, windows that share a mask are attended together by the fused kernel,
+and padding is one key more, never a token.
 
 References
 ----------
@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from flairhub.models.alignment import Size
-from flairhub.models.ign.windows import Windows, relative_positions
+from flairhub.models.ign.attention import attend
+from flairhub.models.ign.windows import Windows, reorder
 
 DROP_PATH = 0.1
 """Share of residual branches that the last block drops in training; the first drops none."""
@@ -77,48 +78,25 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(width, width)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, tokens: Tensor, windows: Windows, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, windows: Windows) -> Tensor:
         """Attend.
 
         Parameters
         ----------
         tokens : Tensor, shape (B, H * W, C)
-            Of one map.
+            Of one map, in the order of the windows.
         windows : Windows
             How the map is cut.
-        positions : Tensor, shape (N * N,), int64
-            Row of the bias table for every pair of the N tokens of a window.
 
         Returns
         -------
         Tensor, shape (B, H * W, C)
         """
-        batch, _, width = tokens.shape
-        size = windows.size
-        if windows.padded:  # the last token is what all padding looks like
-            tokens = F.pad(tokens, (0, 0, 0, 1))
-        bias = self.relative_position_bias_table.index_select(0, positions)
-        bias = bias.view(1, size, size, self.heads).permute(0, 3, 1, 2)
-        projected = self.qkv(tokens)
-        attended = []
-        for take, mask in windows.groups():
-            cut = projected.index_select(1, take)
-            cut = cut.view(-1, size, 3, self.heads, width // self.heads)
-            query, key, value = cut.permute(2, 0, 3, 1, 4)
-            found = _attend(query, key, value, bias if mask is None else bias + mask)
-            attended.append(found.transpose(1, 2).reshape(batch, -1, width))
-        whole = attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
-        result: Tensor = self.proj(whole.index_select(1, windows.back))
+        biases = windows.biases(self.relative_position_bias_table)
+        # zeros, which padding is, are projected to the bias
+        padding = self.qkv.get_parameter("bias")
+        result: Tensor = self.proj(attend(self.qkv(tokens), padding, biases, windows.groups))
         return result
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """Return softmax(q k / sqrt(d) + bias) v, all (windows, heads, N, d); bias (1, heads, N, N)."""
-    if bias.requires_grad and bias.device.type == "cpu":
-        # The fused CPU kernel has no gradient for what is added; torch's fallback is the slowest.
-        scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        return (scores + bias).softmax(-1) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 
 class Mlp(nn.Module):
@@ -150,9 +128,9 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, tokens: Tensor, windows: Windows, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, windows: Windows) -> Tensor:
         """(B, H * W, C) to (B, H * W, C); see `WindowAttention.forward`."""
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), windows, positions))
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), windows))
         result: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return result
 
@@ -211,22 +189,22 @@ class SwinStage(nn.Module):
         )
         self.straight = Windows(grid, self.window, shifted=False)
         self.shifted = Windows(grid, self.window, shifted=True)
-        self.positions: Tensor
-        self.register_buffer("positions", relative_positions(self.window), persistent=False)
 
     def forward(self, grid: Tensor, checkpointing: bool) -> Tensor:
         """(B, H, W, C) to (B, H, W, C), after halving H and W where the stage merges."""
         grid = self.downsample(grid)
         batch, height, width, channels = grid.shape
         tokens = grid.reshape(batch, height * width, channels)
-        straight, shifted = (w.of((height, width)) for w in (self.straight, self.shifted))
+        plans = [plan.of((height, width)) for plan in (self.straight, self.shifted)]
+        last = None
         for i, block in enumerate(self.blocks):
-            windows = shifted if i % 2 else straight
+            windows = plans[i % 2]
+            tokens, last = reorder(tokens, last, windows), windows
             if checkpointing:
-                tokens = checkpoint(block, tokens, windows, self.positions, use_reentrant=False)
+                tokens = checkpoint(block, tokens, windows, use_reentrant=False)
             else:
-                tokens = block(tokens, windows, self.positions)
-        return tokens.view(batch, height, width, channels)
+                tokens = block(tokens, windows)
+        return reorder(tokens, last, None).view(batch, height, width, channels)
 
 
 class PatchEmbedding(nn.Module):
