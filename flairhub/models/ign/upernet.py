@@ -125,7 +125,10 @@ def _convolve(maps: Tensor, weight: Tensor, size: Size) -> Tensor:
     """Resize and convolve, the cheaper way round: small maps before they are resized."""
     if maps.shape[-2] < size[0] and maps.shape[-1] < size[1]:
         return convolve_resized(maps, weight, size)
-    return F.conv2d(resize(maps, size), weight, padding=1)
+    maps = resize(maps, size)
+    if maps.requires_grad and maps.device.type == "cpu":
+        maps = maps.contiguous()  # else the gradient of the weights takes four times as long
+    return F.conv2d(maps, weight, padding=1)
 
 
 def _side(maps: Tensor) -> Size:
