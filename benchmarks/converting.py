@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import dask
 import numpy as np
 import rasterio
 import zarr
@@ -19,6 +20,7 @@ from rasterio.shutil import copy
 
 from benchmarks.harness import Row, Workspace, benchmark, interleaved, timed
 from converters.convert import convert
+from converters.engine import WORKER_ENVIRONMENT
 from converters.flairhub_tree import FlairHubTree
 from converters.miniature import write_sample
 from converters.selection import Selection
@@ -104,7 +106,10 @@ def processes(workspace: Workspace) -> Iterator[Row]:
     raw = _large_rois(workspace).raw
 
     def with_workers(count: int) -> float:
+        environment = "distributed.nanny.pre-spawn-environ"
+        kept = dask.config.get(environment) | WORKER_ENVIRONMENT
         with (
+            dask.config.set({environment: kept}),
             LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=count, threads_per_worker=1, memory_limit=0, host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
