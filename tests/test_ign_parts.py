@@ -13,7 +13,7 @@ from benchmarks.straightforward import Temporal
 from flairhub.models.alignment import resize
 from flairhub.models.ign import attention
 from flairhub.models.ign.ltae import LTAE, date_code, norm_over_dates
-from flairhub.models.ign.resampling import convolve_resized, halve_doubled
+from flairhub.models.ign.resampling import convolve_resized, enlarge, halve_doubled
 from flairhub.models.ign.upernet import UPerNet, UPerNetDecoder
 from flairhub.models.ign.windows import Windows, reorder
 
@@ -34,6 +34,17 @@ def test_doubling_and_halving_is_a_blur() -> None:
     torch.manual_seed(0)
     maps = torch.randn(2, 3, 6, 5).double()
     torch.testing.assert_close(halve_doubled(maps), resize(resize(maps, (12, 10)), (6, 5)))
+
+
+@pytest.mark.parametrize("after", [(48, 40), (64, 41), (96, 39), (7, 200)])
+def test_small_maps_are_enlarged_as_torch_does(after: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 6, 5).double().requires_grad_()
+    weights = torch.randn(2, 3, *after).double()
+    found, expected = enlarge(maps, after), resize(maps, after)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad((each * weights).sum(), maps) for each in (found, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def described(decoder: UPerNetDecoder, maps: list[Tensor], image: tuple[int, int]) -> Tensor:

@@ -19,6 +19,7 @@ from flairhub.models.ign.decoder import MapDecoder
 from flairhub.models.ign.encoder import MonoEncoder
 from flairhub.models.ign.fusion import FUSIONS
 from flairhub.models.ign.options import IgnOptions, fitted_widths, task_name
+from flairhub.models.ign.resampling import enlarge
 from flairhub.models.ign.utae import UTAE, SeriesMaps
 from flairhub.models.scores import Scores
 
@@ -138,7 +139,7 @@ class IgnNetwork(nn.Module):
                     scores = head(images[key], _side(inputs[key]))
                 else:
                     scores = head(series[key].logits)
-                found[f"{key}/{task}"] = resize(scores, size)
+                found[f"{key}/{task}"] = enlarge(scores, size)
         return Scores(main, found)
 
     def _main(
@@ -154,8 +155,8 @@ class IgnNetwork(nn.Module):
             logits = [found.logits for found in series.values() if found.logits is not None]
             mean = torch.stack(logits).mean(0) if len(logits) > 1 else logits[0]
             if len(heads) == 1:
-                return {task: resize(mean, size) for task in heads}
-            return {task: resize(head(mean), size) for task, head in heads.items()}
+                return {task: enlarge(mean, size) for task in heads}
+            return {task: enlarge(head(mean), size) for task, head in heads.items()}
         maps = images[self.reference]
         if len(self.options.modalities) > 1:
             every = {**images, **{key: found.maps for key, found in series.items()}}

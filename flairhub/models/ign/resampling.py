@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flairhub.models.alignment import Size
+from flairhub.models.alignment import Size, resize
+
+LARGE = 8
+"""How many times as long the sides must become for `enlarge` to use matrices."""
 
 
 def convolve_resized(maps: Tensor, weight: Tensor, size: Size) -> Tensor:
@@ -50,11 +53,41 @@ def shifted_resize(before: int, after: int, like: Tensor) -> Tensor:
     Tensor, shape (after, before, 3)
         Entry ``[:, :, k]`` gives at place p what the resized axis has at ``p + k - 1``, or 0.
     """
+    padded = F.pad(_matrix(before, after, like), (0, 0, 1, 1))
+    return torch.stack([padded[k : k + after] for k in range(3)], dim=-1).to(like.dtype)
+
+
+def _matrix(before: int, after: int, like: Tensor) -> Tensor:
+    """Return the matrix of a resize along one axis, (after, before), in float32 at least."""
     exact = torch.promote_types(like.dtype, torch.float32)
     unit = torch.eye(before, dtype=exact, device=like.device)[None]
-    matrix = F.interpolate(unit, size=after, mode="linear", align_corners=False)[0].T
-    padded = F.pad(matrix, (0, 0, 1, 1))
-    return torch.stack([padded[k : k + after] for k in range(3)], dim=-1).to(like.dtype)
+    return F.interpolate(unit, size=after, mode="linear", align_corners=False)[0].T
+
+
+def enlarge(maps: Tensor, size: Size) -> Tensor:
+    """Resize, on the CPU by two matrices where maps become much larger.
+
+    torch's kernel and more so its gradient take time for every pixel of the result; products of
+    matrices take next to none as long as the maps are small.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (B, C, h, w)
+    size
+        Height and width H, W to which the maps are resized, bilinearly, edges aligned.
+
+    Returns
+    -------
+    Tensor, shape (B, C, H, W)
+    """
+    height, width = maps.shape[-2:]
+    lowered = torch.is_autocast_enabled(maps.device.type) or maps.element_size() < 4
+    much = height * LARGE <= size[0] and width * LARGE <= size[1]
+    if maps.device.type != "cpu" or torch.compiler.is_compiling() or lowered or not much:
+        return resize(maps, size)
+    wide = maps @ _matrix(width, size[1], maps).T
+    result: Tensor = _matrix(height, size[0], maps) @ wide
+    return result
 
 
 def halve_doubled(maps: Tensor) -> Tensor:
