@@ -193,7 +193,11 @@ class UTAE(nn.Module):
         for block in (self.in_conv, *self.down_blocks):
             # A date that is blank at one level is blank at all that follow; so is padding.
             blank = (frames == 0).flatten(1).all(1)
-            frames = self._run(block, frames).masked_fill(blank[:, None, None, None], 0)
+            frames = self._run(block, frames)
+            # looking costs a GPU more than a mask does, and a graph cannot
+            traced = torch.compiler.is_compiling() or frames.device.type != "cpu"
+            if traced or bool(blank.any()):
+                frames = frames.masked_fill(blank[:, None, None, None], 0)
             whole = frames
             if kept is not None:
                 shape = (batch * dates, *frames.shape[1:])
