@@ -23,8 +23,8 @@ from flairhub.modalities import get_label, get_modality
 Pixels = npt.NDArray[Any]
 Days = npt.NDArray[np.int64]
 
-_SPARE = 2
-"""Pieces of memory of one size that are kept for later use."""
+_SPARE = 4
+"""Pieces of memory of one size that are kept for later use: an epoch begins with several."""
 
 
 class ArrayPool:
