@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -58,12 +58,17 @@ def _requests(server: ObjectServer) -> Iterator[Row]:
 def _throughput(server: ObjectServer, workspace: Workspace) -> Iterator[Row]:
     copies = workspace.scratch / "litdata-zstd"
     litdata_copy.write(workspace.root, ALL, copies, copies=EPOCHS, compression="zstd")
-    plan = epochs(ALL.plan(server.url, server.storage_options))
-    batches = stream(plan, batch_size=BATCH, threads=THREADS, prefetch=DEPTH)
+    plan = ALL.plan(server.url, server.storage_options)
+    read = partial(stream, batch_size=BATCH, threads=THREADS, prefetch=DEPTH)
+    batches, blocks = read(epochs(plan)), read(plan, shuffle="block")
 
     def ours(latency_s: float) -> float:
         server.set(latency_s=latency_s)
         return rate(batches)
+
+    def in_blocks() -> float:
+        server.set(latency_s=LATENCY_S)
+        return rate(batch for _ in range(EPOCHS) for batch in blocks)
 
     spawn = get_context("spawn")
     with (
@@ -85,17 +90,23 @@ def _throughput(server: ObjectServer, workspace: Workspace) -> Iterator[Row]:
                 litdata_copy.remote_rate, other.url, options, workspace.scratch, BATCH, workers
             ).result()
 
-        contestants = {"at once": partial(ours, 0.0), "at 30 ms": partial(ours, LATENCY_S)}
+        contestants: dict[str, Callable[[], float]] = {"blocks": in_blocks}
+        contestants |= {"at once": partial(ours, 0.0), "at 30 ms": partial(ours, LATENCY_S)}
         contestants |= {f"litdata {workers}": partial(litdata, workers) for workers in WORKERS}
         for measure in contestants.values():
             measure()  # opens ROIs and connections, imports
         found = interleaved(contestants, repeats=3)
     peer, words = best(found, "litdata")
-    yield Row(
-        "stream/litdata, 30 ms", "patches/s", found["at 30 ms"], peer, 1.5, "higher",
-        "all modalities, 30 ms a request; peer: litdata over a copy with zstd, its cache empty, "
-        f"{words}",
-    )  # fmt: skip
+    orders = (
+        ("in blocks", "blocks", 1.5, "neighbours are shuffled together, as in litdata's chunks"),
+        ("any order", "at 30 ms", None, "our patches come in any order, litdata's chunk by chunk"),
+    )
+    for order, name, goal, note in orders:
+        yield Row(
+            f"stream/litdata, 30 ms, {order}", "patches/s", found[name], peer, goal, "higher",
+            f"all modalities, 30 ms a request; {note}; peer: litdata over a copy with zstd, its "
+            f"cache empty, {words}",
+        )  # fmt: skip
     yield Row(
         "stream, 30 ms/0 ms", "patches/s", found["at 30 ms"], found["at once"], 0.9, "higher",
         f"all modalities, {DEPTH} windows read ahead; peer: the same without latency",
