@@ -324,3 +324,13 @@ def test_the_registry_tells_the_bands(hub: Hub, monkeypatch: pytest.MonkeyPatch)
     assert report.notes == ()
     with pytest.raises(CheckpointError, match="found kernels for red, green, blue"):
         load("LC-A", build(IgnOptions(("aerial_rgbi",), {"cosia": 19}, encoder="convnextv2_atto")))
+
+
+def test_export_refuses_a_name_before_it_fetches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # no such repository is asked for: the message is about the name
+    out = tmp_path / "lc-a.txt"
+    assert run(["models", "export", "hf://nobody/nothing", "--out", str(out)]) == 1
+    assert "must end in .onnx or .pt2" in capsys.readouterr().err
+    assert not out.exists()

@@ -106,9 +106,10 @@ def export_model(
     as_json: AsJson = False,
 ) -> None:
     """Write a model for other programs: any number of samples and dates; run and compare it."""
-    from flairhub.models.export import export
+    from flairhub.models.export import check_path, export
     from flairhub.models.opening import open_model
 
+    check_path(out)  # before anything is fetched
     opened = open_model(source)
     sized = replace(opened.signature, size=(size, size) if size else None)
     written = export(opened.network, out, sized)

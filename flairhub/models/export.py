@@ -189,7 +189,7 @@ def export(
         the scores differ by more: the file is then left for inspection.
     """
     path = Path(path)
-    _check(path)
+    check_path(path)
     if _device(network).type == "meta":
         msg = "The network has no weights to write: it is on the device 'meta'. Train it first."
         raise ExportError(msg)
@@ -234,7 +234,7 @@ def difference(
         Greatest difference, relative to the greatest score.
     """
     path = Path(path)
-    _check(path)
+    check_path(path)
     flat = Flat(network, signature)
     examples = flat.signature.examples(samples, dates=samples + 4, seed=1)
     run = _onnx_runner(path, flat.signature) if path.suffix == ".onnx" else _program_runner(path)
@@ -293,8 +293,14 @@ def _program_runner(path: Path) -> Run:
     return run
 
 
-def _check(path: Path) -> None:
-    """Refuse what cannot be written or read."""
+def check_path(path: Path) -> None:
+    """Refuse what cannot be written or read.
+
+    Raises
+    ------
+    ExportError
+        If the name has another ending than `SUFFIXES`, or a package that it needs is missing.
+    """
     if path.suffix not in SUFFIXES:
         msg = f"{path} must end in {' or '.join(SUFFIXES)}."
         raise ExportError(msg)
