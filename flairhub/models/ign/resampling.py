@@ -81,7 +81,7 @@ def enlarge(maps: Tensor, size: Size) -> Tensor:
     Tensor, shape (B, C, H, W)
     """
     height, width = maps.shape[-2:]
-    lowered = torch.is_autocast_enabled(maps.device.type) or maps.element_size() < 4
+    lowered = torch.is_autocast_enabled("cpu") or maps.element_size() < 4
     much = height * LARGE <= size[0] and width * LARGE <= size[1]
     if maps.device.type != "cpu" or torch.compiler.is_compiling() or lowered or not much:
         return resize(maps, size)
