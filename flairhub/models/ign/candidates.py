@@ -102,10 +102,10 @@ def tell_encoder(shapes: Shapes, side: int, name: str | None = None) -> Found:
     """
     guess, size = _guess({n.removeprefix("seg_model."): s for n, s in shapes.items()})
     chosen = name or guess
-    made = _make(chosen, size or side) if chosen else None
+    made = _make(chosen, size or side, named=name is not None) if chosen else None
     if chosen and made and (found := _compare(shapes, chosen, made, size)):
         return found
-    if name:
+    if name and made:
         msg = f"The file's encoder is no {name}: {_first_difference(shapes, made)}. {_BY_HAND}"
         raise CheckpointError(msg)
     fitting = list(_search(shapes, side))
@@ -217,13 +217,19 @@ def _search(shapes: Shapes, side: int) -> Iterator[Found]:
                 yield found
 
 
-def _make(name: str, side: int) -> MonoEncoder | None:
-    """Build an encoder without memory; None where it has no pyramid, or takes no such images."""
+def _make(name: str, side: int, *, named: bool = False) -> MonoEncoder | None:
+    """Build an encoder without memory.
+
+    None where it has no pyramid or takes no such images; an error if the user named it.
+    """
     try:
         with torch.device("meta"):
             return MonoEncoder(name, 3, (side, side))
-    except Exception:  # of a thousand networks some fail in ways of their own
-        return None
+    except Exception as error:  # each library's own, of networks that are only tried
+        if not named:
+            return None
+        msg = f"The encoder {name!r} cannot be built for images of {side} px: {error} {_BY_HAND}"
+        raise CheckpointError(msg) from error
 
 
 def _compare(shapes: Shapes, name: str, made: MonoEncoder, size: int | None = None) -> Found | None:
@@ -237,9 +243,7 @@ def _compare(shapes: Shapes, name: str, made: MonoEncoder, size: int | None = No
     return Found(name, bands, made.channels, size) if given == expected else None
 
 
-def _first_difference(shapes: Shapes, made: MonoEncoder | None) -> str:
-    if made is None:
-        return "it cannot be built"
+def _first_difference(shapes: Shapes, made: MonoEncoder) -> str:
     expected, given = _shapes_of(made), _essential(shapes)
     name = next(n for n in sorted({*expected, *given}) if expected.get(n) != given.get(n))
     return f"{name} is {given.get(name, 'missing')}, expected {expected.get(name, 'none')}"
