@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -116,14 +116,16 @@ class Engine(AbstractContextManager["Engine"]):
         # it tells of every connection otherwise, and of every worker that is sent home
         logging.getLogger("distributed").setLevel(logging.ERROR)
         environment = "distributed.nanny.pre-spawn-environ"
+        usual: dict[str, object] = dask.config.get(environment)
         settings = {
-            environment: dask.config.get(environment) | WORKER_ENVIRONMENT,
+            environment: usual | WORKER_ENVIRONMENT,
             # GDAL and Zarr hold threads and handles that do not survive a fork
             "distributed.worker.multiprocessing-method": "spawn",
             "distributed.comm.timeouts.connect": "10s",
             "distributed.scheduler.allowed-failures": RETRIES,
         }
         self._stack.enter_context(dask.config.set(settings))
+        self._stack.enter_context(_without_leaks(usual))
         try:
             cluster = self.scheduler or self._stack.enter_context(
                 LocalCluster(
@@ -142,6 +144,29 @@ class Engine(AbstractContextManager["Engine"]):
             msg = f"The Dask scheduler {place} cannot be reached: {error}"
             raise ConversionError(msg) from error
         return self._client
+
+
+@contextmanager
+def _without_leaks(usual: Mapping[str, object]) -> Iterator[None]:
+    """Leave the environment of this process as it was: Dask sets in it what its workers get.
+
+    Parameters
+    ----------
+    usual
+        What Dask gives workers. Where the environment holds just that, a cluster before has left it
+        there; it is not the user's wish.
+    """
+    names = usual.keys() | WORKER_ENVIRONMENT.keys()
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    for name in WORKER_ENVIRONMENT:
+        if name in before and before[name] == str(usual.get(name)):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _attempt(function: Callable[[Job], Result], job: Job) -> Result | FlairHubError:
