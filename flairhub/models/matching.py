@@ -113,15 +113,37 @@ class _Matching:
         }
         first = naming.first_layers({name: tuple(t.shape) for name, t in model.items()})
         self.first_layers = set(first.values())
-        self.dead = naming.dead_parameters(file) | naming.dead_parameters(model)
+        # each by its own names: a layer that lies idle in a file may be at work in the model
+        self.dead_in_file = naming.dead_parameters(file)
+        self.dead = naming.dead_parameters(model)
         self.file_tasks = naming.tasks_in(file)
         self.model_tasks = naming.tasks_in(model)
+        self.other_classes = self._series_of_other_classes()
         self.plan = Plan()
         for name, target in model.items():
             self._settle(name, target)
         for name in file:
             if name not in model:
                 self._settle_surplus(name)
+
+    def _series_of_other_classes(self) -> frozenset[str]:
+        """Return the class layers of series whose classes are others than in the file.
+
+        Their widths and number follow from the classes of all tasks, so that the last layer of one
+        side may have the shape of one before the last of the other.
+        """
+        known = self.file_tasks and self.model_tasks
+        others = bool(known) and set(self.file_tasks) != set(self.model_tasks)
+        old, new = naming.series_classes(self.file), naming.series_classes(self.model)
+        found: set[str] = set()
+        for modality in old.keys() & new.keys():
+            kernels = [
+                [(n, side[n].shape) for n in names if side[n].ndim == 4]
+                for side, names in ((self.file, old[modality]), (self.model, new[modality]))
+            ]
+            if others or sorted(kernels[0]) != sorted(kernels[1]):
+                found.update(new[modality])
+        return frozenset(found)
 
     def _settle(self, name: str, target: Tensor) -> None:
         """Decide about a tensor of the model."""
@@ -136,6 +158,10 @@ class _Matching:
             plan.unfit[name] = f"found {found.dtype}, expected {target.dtype}"
         elif name in self.first_layers:
             self._settle_bands(name, found, target)
+        elif name in self.other_classes:
+            self._settle_classes(name, _shapes(found, target), target)
+        elif name in self.dead_in_file and name not in self.dead:
+            self._settle_idle(name, found, target)
         elif found.shape == target.shape:
             plan.loaded.append(name)
             plan.values[name] = partial(_as_is, found)
@@ -164,9 +190,19 @@ class _Matching:
         else:
             plan.missing.append(name)
 
+    def _settle_idle(self, name: str, found: Tensor, target: Tensor) -> None:
+        """Decide about a tensor that nothing used where the file comes from, but the model uses."""
+        if naming.is_class_layer(name):
+            self._settle_classes(name, _shapes(found, target), target)
+            return
+        self.plan.unfit[name] = (
+            f"{_shapes(found, target)}: idle in the file ({self.dead_in_file[name]}), at work in "
+            "the model; name it in fresh= to start it anew"
+        )
+
     def _settle_decoder(self, name: str, task: str, target: Tensor) -> None:
         """Start the decoder of a task that the file lacks from that of the file's first task."""
-        origin = name.replace(task, self.file_tasks[0], 1)
+        origin = name.replace(f".{task}.", f".{self.file_tasks[0]}.", 1)
         found = self.file.get(origin)
         if found is None or found.shape != target.shape:
             self.plan.missing.append(name)
@@ -223,8 +259,8 @@ class _Matching:
             plan.left_over[name] = "class weights of the loss"
         elif naming.is_auxiliary(name):
             plan.left_over[name] = "auxiliary decoder, for training alone"
-        elif name in self.dead:
-            plan.left_over[name] = f"unused: {self.dead[name]}"
+        elif name in self.dead_in_file:
+            plan.left_over[name] = f"unused: {self.dead_in_file[name]}"
         elif naming.is_recomputed(name):
             plan.left_over[name] = "follows from sizes, or counts batches"
         elif self.rules.heads and task and task not in self.model_tasks:

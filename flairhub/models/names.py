@@ -35,7 +35,7 @@ _LAST_LAYER = re.compile(
     r"(main|aux)_decoders\.[^.]+\.(seg_model\.segmentation_head\.0\.)?(weight|bias)"
     r"|((texture\.)?seg_model\.segmentation_head\.0|aux_head)\.(weight|bias)"
 )
-_SERIES_CLASSES = re.compile(r"encoders\.[^.]+\.out_conv\.conv\.conv\.(?![01]\.)\d+\.\w+")
+_SERIES_CLASSES = re.compile(r"encoders\.([^.]+)\.out_conv\.conv\.conv\.(?![01]\.)\d+\.\w+")
 _UNUSED_LEVEL = re.compile(r"(main|aux)_decoders\..*\.fpn_stages\.4\.skip_conv\.")
 _BARE_LAYER = re.compile(r"main_decoders\.[^.]+\.(weight|bias)")
 _RECOMPUTED = ("relative_position_index", "attn_mask", "num_batches_tracked")
@@ -83,6 +83,15 @@ def is_window_table(name: str) -> bool:
 def is_class_layer(name: str) -> bool:
     """Tell whether its shape follows from the number of classes: last layers, also of a series."""
     return bool(_LAST_LAYER.fullmatch(name) or _SERIES_CLASSES.fullmatch(name))
+
+
+def series_classes(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return by modality the layers of a series whose shapes follow from the number of classes."""
+    result: dict[str, list[str]] = {}
+    for name in names:
+        if not is_recomputed(name) and (found := _SERIES_CLASSES.fullmatch(name)):
+            result.setdefault(found[1], []).append(name)
+    return result
 
 
 def modalities_in(names: Iterable[str]) -> tuple[str, ...]:

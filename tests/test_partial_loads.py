@@ -1,0 +1,84 @@
+"""No load is partial without a word: what a model uses comes from the file, or is asked for."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from flairhub.models import IgnOptions, build, load
+from flairhub.models.weights import WeightsError
+from tests.networks import State, make
+
+COSIA, BOTH = {"cosia": 19}, {"cosia": 19, "lpis_1": 23}
+AERIAL = IgnOptions(("aerial_rgbi",), COSIA, encoder="resnet18")
+DEM = IgnOptions(("aerial_rgbi", "dem_elev"), COSIA, encoder="resnet18")
+SERIES = IgnOptions(("aerial_rgbi", "sentinel2_ts"), COSIA, encoder="resnet18")
+LC_G = IgnOptions(("sentinel2_ts",), COSIA)
+LPIS_F = IgnOptions(("sentinel2_ts",), {"lpis_1": 23})
+HEAD = "main_decoders.AERIAL_LABEL-COSIA"
+LAST = "encoders.SENTINEL2_TS.out_conv.conv.conv"
+
+
+@pytest.fixture(scope="module")
+def aerial() -> State:
+    return make(AERIAL).state_dict()
+
+
+@pytest.mark.parametrize(("options", "new"), [(DEM, "DEM_ELEV"), (SERIES, "SENTINEL2_TS")])
+def test_idle_fusion_of_a_file_is_no_excuse_for_live_fusion(
+    aerial: State, options: IgnOptions, new: str
+) -> None:
+    """Weights of one modality hold fusion layers of other widths, which nothing used."""
+    assert "fusion_handler.conv_f.2.weight" in aerial
+    model = make(options, seed=1)
+    with pytest.raises(WeightsError, match=r"fusion_handler\.conv_f\.2\.weight: found 64 × 64"):
+        load(aerial, model, fresh=[f"encoders.{new}."])
+    report = load(aerial, model, fresh=[f"encoders.{new}.", "fusion_handler."]).report
+    assert set(report.fresh.values()) == {"as asked"}
+
+
+def test_the_same_by_id(aerial: State) -> None:
+    with pytest.raises(WeightsError, match=r"fusion_handler\.conv_f\.5\.weight"):
+        load(aerial, "LC-B", encoder="resnet18", fresh=["encoders.DEM_ELEV."])
+
+
+def test_the_idle_fusion_of_a_model_may_have_other_shapes(aerial: State) -> None:
+    fused = make(DEM).state_dict()
+    report = load(fused, build(AERIAL), drop=["encoders.DEM_ELEV."]).report
+    assert "unused: fusion layers, with nothing to fuse" in report.fresh[
+        "fusion_handler.conv_f.2.weight"
+    ]  # fmt: skip
+
+
+def test_an_idle_head_of_a_file_is_no_excuse_for_a_live_one() -> None:
+    """The 1 x 1 convolution of a model of series decides scores where there are several tasks."""
+    file, model = make(LC_G).state_dict(), make(IgnOptions(("sentinel2_ts",), BOTH), seed=1)
+    with pytest.raises(WeightsError, match=rf"{re.escape(HEAD)}\.weight: found 19 × 19 × 1 × 1"):
+        load(file, model)
+    report = load(file, model, adapt_heads=True).report
+    assert report.fresh[f"{HEAD}.weight"].startswith("last layer drawn anew")
+    assert torch.equal(model.state_dict()[f"{HEAD}.bias"], torch.zeros(19))
+
+
+@pytest.mark.parametrize(
+    "tasks", [{"lpis_1": 23}, BOTH, {"lpis_1": 19}, {"cosia": 7}], ids=lambda t: "+".join(t)
+)
+def test_the_last_layers_of_a_series_belong_to_its_classes(tasks: dict[str, int]) -> None:
+    """A narrow layer before the classes of one file has the shape of the last of another's."""
+    file = make(IgnOptions(("sentinel2_ts",), tasks)).state_dict()
+    with pytest.raises(WeightsError, match=r"allow adapt_heads"):
+        load(file, build(LC_G))
+    model, report = load(file, "LC-G", adapt_heads=True)
+    drawn = {name for name, why in report.fresh.items() if why.startswith("last layer drawn")}
+    norm = ("weight", "bias", "running_mean", "running_var")
+    assert drawn == {f"{LAST}.{n}" for n in ("3.weight", "3.bias", *(f"4.{one}" for one in norm))}
+    assert torch.equal(model.state_dict()[f"{LAST}.3.bias"], torch.zeros(19))
+    assert torch.equal(model.state_dict()[f"{LAST}.0.weight"], file[f"{LAST}.0.weight"])
+
+
+def test_the_last_layers_of_a_series_stay_with_their_classes() -> None:
+    file = make(LPIS_F).state_dict()
+    report = load(file, build(LPIS_F), adapt_heads=True).report
+    assert {**report.fresh, **report.adapted, **report.left_over} == {}
