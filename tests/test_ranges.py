@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,10 @@ def _stream(server: ObjectServer, **options: Any) -> PatchStream:  # noqa: ANN40
     )
     server.reset()
     return stream(plan, batch_size=4, **options)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def _pixels(batches: PatchStream) -> list[bytes]:
@@ -112,14 +118,14 @@ def test_a_cache_saves_the_requests_of_the_next_epoch(server: ObjectServer, tmp_
 
 def test_a_cut_file_of_the_cache_is_read_anew(server: ObjectServer, tmp_path: Path) -> None:
     first = _pixels(_stream(server, cache=tmp_path))
-    for path in (p for p in tmp_path.rglob("*") if p.is_file()):
+    for path in _files(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     assert _pixels(_stream(server, cache=tmp_path)) == first
 
 
 def test_a_damaged_file_of_the_cache_is_read_anew(server: ObjectServer, tmp_path: Path) -> None:
     first = _pixels(_stream(server, cache=tmp_path))
-    for path in (p for p in tmp_path.rglob("*") if p.is_file()):
+    for path in _files(tmp_path):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(bytes(data))
@@ -147,7 +153,7 @@ def test_processes_share_a_cache_within_its_bound(tmp_path: Path) -> None:
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in _files(tmp_path))
     assert 100_000 < size <= 200_000 * 1.1
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -163,6 +169,47 @@ def test_the_least_used_goes_first(tmp_path: Path) -> None:
         cache.put(ByteRange(place, n * 1000, (n + 1) * 1000, "v"), bytes(1000))
     assert cache.get(ranges[0]) is not None, "it was used lately"
     assert cache.get(ranges[1]) is None
+
+
+def test_files_of_the_user_stay(server: ObjectServer, tmp_path: Path) -> None:
+    """The folder of a cache may hold a thesis; the cache's own folder may, too."""
+    folder = tmp_path / "cache"
+    cached = _stream(server, cache=folder, cache_bytes=10**6)
+    kept = [folder / "thesis" / "results.csv", folder / "ab" / ("0" * 62), folder / "notes.txt"]
+    own = next(path for path in folder.iterdir() if path.is_dir())
+    kept += [own / "notes.txt", own / "ab" / "results.csv", own / "thesis" / ("0" * 62)]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(20_000))
+        os.utime(path, (0, 0))
+    assert len(_pixels(cached)) > 0
+    assert cached.cache is not None
+    cached.cache.clean()
+    assert set(kept) <= set(_files(folder))
+    ours = set(_files(folder)) - set(kept)
+    assert all(own in path.parents for path in ours)
+    assert 0 < sum(path.stat().st_size for path in ours) <= 10**6 < cached.traffic.bytes
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    cache = RangeCache(tmp_path / "cache", 10_000)
+    one = ByteRange(resolve(tmp_path) / "object", 0, 1000, "v")
+    cache.put(one, bytes(1000))
+    shutil.rmtree(tmp_path / "cache")
+    assert cache.get(one) is None
+    cache.clean()
+    cache.put(one, bytes(1000))
+    assert cache.get(one) == bytes(1000)
+
+
+def test_a_folder_that_takes_nothing_is_no_error(tmp_path: Path) -> None:
+    cache = RangeCache(tmp_path / "cache", 10_000)
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file stands in its place")
+    one = ByteRange(resolve(tmp_path) / "object", 0, 1000, "v")
+    cache.put(one, bytes(1000))
+    cache.clean()
+    assert cache.get(one) is None
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Parts of remote objects on a local disk: bounded, and safe for several processes.
 
 A part is a file that is named by a hash of what it is, written beside its place and then moved
-there, so that nobody sees half of one. A file's time of last access, set on every use, says which
+there, so that nobody sees half of one. All lie in a folder of their own below the one that the user
+names, and nothing is deleted whose name is not such a hash: what else lies there is the user's. A
+file's time of last access, set on every use, says which
 go first when the bound is reached. Two processes may clean up at once: a file that is gone already
 is no error.
 """
@@ -10,12 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from flairhub.errors import ConfigError
 from flairhub.store.ranges import ByteRange
+
+OWN_FOLDER = "flairhub-ranges"
+"""Below the user's folder; holds all parts, and nothing outside it is ever touched."""
+
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+_FILE = re.compile(r"[0-9a-f]{62}(\.[0-9a-f]{32}\.partial)?")
 
 _KEPT = 0.8
 """Share of the bound that is left after a clean-up."""
@@ -30,7 +41,7 @@ class RangeCache:
     Parameters
     ----------
     folder
-        Made when it does not exist; may be shared by processes.
+        Made when it does not exist; may be shared by processes. Parts lie in its `OWN_FOLDER`.
     max_bytes
         What the files may take together; shortly exceeded by at most 2 % a process.
 
@@ -42,13 +53,14 @@ class RangeCache:
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int = 50 * 10**9) -> None:
         self.folder = Path(folder).expanduser()
+        self._own = self.folder / OWN_FOLDER
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
         self._written = 0
         self._lock = threading.Lock()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = f"The cache folder {self.folder} cannot be made: {error.strerror}."
             raise ConfigError(msg) from error
@@ -88,11 +100,12 @@ class RangeCache:
         path = self._path(wanted)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(data)
             partial.replace(path)
         except OSError:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             return
         with self._lock:
             self._written += len(data)
@@ -105,13 +118,9 @@ class RangeCache:
     def clean(self) -> None:
         """Delete what was not used for longest, where the files exceed the bound."""
         found: list[tuple[float, int, str]] = []
-        for folder, _, names in os.walk(self.folder):
-            for name in names:
-                path = os.path.join(folder, name)
-                try:
-                    facts = os.stat(path)
-                except OSError:
-                    continue
+        for path in self._files():
+            with suppress(OSError):
+                facts = os.stat(path)
                 found.append((facts.st_mtime, facts.st_size, path))
         total = sum(size for _, size, _ in found)
         if total <= self.max_bytes:
@@ -119,10 +128,25 @@ class RangeCache:
         for _, size, path in sorted(found):
             if total <= _KEPT * self.max_bytes:
                 break
-            Path(path).unlink(missing_ok=True)
+            with suppress(OSError):
+                os.unlink(path)
             total -= size
+
+    def _files(self) -> Iterator[str]:
+        """Yield the parts, and what was to become one; nothing else."""
+        for folder in _named(self._own, _FOLDER):
+            yield from _named(folder, _FILE)
 
     def _path(self, wanted: ByteRange) -> Path:
         what = f"{wanted.place}\n{wanted.e_tag}\n{wanted.start}\n{wanted.stop}"
         name = hashlib.sha256(what.encode()).hexdigest()
-        return self.folder / name[:2] / name[2:]
+        return self._own / name[:2] / name[2:]
+
+
+def _named(folder: str | os.PathLike[str], pattern: re.Pattern[str]) -> list[str]:
+    """Return what a folder holds under such names; nothing where it is gone."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if pattern.fullmatch(entry.name)]
+    except OSError:
+        return []
