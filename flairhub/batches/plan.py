@@ -94,6 +94,8 @@ class PatchPlan:
         For each window: which of `rois`, and its north-west corner, metres. Shape ``(windows,)``.
     filters
         Which dates of series are read.
+    complete
+        Whether the tables say that every patch of every window has all modalities.
     """
 
     rois: tuple[PlannedRoi, ...]
@@ -105,6 +107,7 @@ class PatchPlan:
     top: npt.NDArray[np.float64]
     left: npt.NDArray[np.float64]
     filters: Filters = NO_FILTERS
+    complete: bool = False
 
     @classmethod
     def build(
@@ -217,7 +220,8 @@ class PatchPlan:
         index = np.repeat(np.arange(len(kept), dtype=np.int32), [size for size in sizes if size])
         top, left = np.concatenate(found).T
         keys = tuple(m.key for m in chosen)
-        return cls(tuple(kept), window_m, keys, tuple(labels), by_name, index, top, left, filters)
+        where = index, top, left
+        return cls(tuple(kept), window_m, keys, tuple(labels), by_name, *where, filters, complete)
 
     @classmethod
     def for_extents(
