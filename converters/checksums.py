@@ -13,7 +13,7 @@ import pandas as pd
 from converters.engine import Engine, engine_for
 from converters.receipts import work_place
 from converters.selection import Selection
-from flairhub.errors import FlairHubError, NotInStoreError, UnknownNameError, did_you_mean
+from flairhub.errors import FlairHubError, NotInStoreError
 from flairhub.ids import DomainId
 from flairhub.store.access import Location, resolve
 from flairhub.store.layout import TABLES, store_name, sums_name, table_name
@@ -95,29 +95,46 @@ def verify_checksums(
     root
         Folder or URL of the stores.
     selection
-        Its domains count.
+        What to check; everything when absent. Its modalities do not count.
     workers, scheduler
         Who does the work, as in `converters.convert.convert`.
     progress
         Told of every finished ROI.
+
+    Raises
+    ------
+    NotInStoreError
+        If there is no store at `root`.
+    UnknownNameError
+        If a name of the selection does not exist, or no ROI is chosen.
     """
+    selection = selection or Selection()
     place = resolve(root)
     report = VerificationReport()
+    found: list[str] = []
+    wanted = 0
     with engine_for(root, workers, scheduler) as engine:
-        for domain in _domains_there(place, selection or Selection()):
+        for domain in selection.domains_of(_domains_there(place), str(place)):
             tables = domain_tables(place, domain, report)
             if tables is None:
                 continue
+            every = sorted(set(tables["shards"]["roi"]) - {""})
+            by_roi = tables["patches"].groupby("roi")["split"]
+            splits = {str(roi): set(of_patches) for roi, of_patches in by_roi}
+            rois = [roi for roi in every if selection.wants(domain, roi, splits.get(roi, ()))]
+            found += [f"{domain}/{roi}" for roi in every]
+            wanted += len(rois)
             checks = [
-                ObjectsCheck(root, domain, roi, rows_of_roi(tables["shards"], roi))
-                for roi in sorted(set(tables["shards"]["roi"]) - {""})
+                ObjectsCheck(root, domain, roi, rows_of_roi(tables["shards"], roi)) for roi in rois
             ]
             run_checks(engine, checks, check_objects, report, progress)
             check_rest(place, domain, tables["shards"], report)
+    if found:
+        selection.check_rois(found, wanted)
     return report
 
 
-def _domains_there(root: Location, selection: Selection) -> list[DomainId]:
+def _domains_there(root: Location) -> list[DomainId]:
     """Return the domains of which anything is there, complete or not."""
     ending = store_name(DomainId("000", 0)).partition(".")[2]
     found = set()
@@ -127,12 +144,10 @@ def _domains_there(root: Location, selection: Selection) -> list[DomainId]:
             tables = [table_name(domain, table) for table in TABLES]
             if name in (f"{domain}.{ending}", sums_name(domain), *tables):
                 found.add(domain)
-    texts = [str(domain) for domain in sorted(found)]
-    for name in selection.domains or ():
-        if name not in texts:
-            msg = f"{root} has no domain {name!r}. {did_you_mean(name, texts)}"
-            raise UnknownNameError(msg)
-    return [d for d in sorted(found) if selection.domains is None or str(d) in selection.domains]
+    if not found:
+        msg = f"{root} holds no store; expected a folder with stores such as D012-2019.{ending}."
+        raise NotInStoreError(msg)
+    return sorted(found)
 
 
 def domain_tables(

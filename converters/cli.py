@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _names(text: str | None) -> list[str] | None:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _grid(text: str) -> tuple[int, int]:
@@ -257,6 +257,9 @@ def verify(
     expected = 1 if checksums else 2
     if len(places) != expected:
         msg = f"expected {'ROOT' if checksums else 'SOURCE ROOT'}, got {len(places)} arguments"
+        raise typer.BadParameter(msg)
+    if checksums and share != 1:
+        msg = "every object is held against its checksum; share is of comparisons with raw files"
         raise typer.BadParameter(msg)
     selection = _selection(domains, years, rois, None, splits)
     started = time.perf_counter()

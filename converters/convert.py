@@ -147,9 +147,10 @@ def chosen_rois(
     SourceDataError
         If a domain has no file of the chosen modalities.
     UnknownNameError
-        If a name of the selection does not exist; that of a ROI after the last domain.
+        If a name of the selection does not exist, or no ROI is chosen; after the last domain.
     """
     found: list[str] = []
+    wanted = 0
     for domain in selection.choose_domains(source):
         every = source.rois(domain, modalities)
         if not every:
@@ -158,9 +159,10 @@ def chosen_rois(
             raise SourceDataError(msg)
         found += [f"{domain}/{roi.roi}" for roi in every]
         chosen = selection.choose_rois(every)
+        wanted += len(chosen)
         if chosen:
             yield domain, chosen
-    selection.check_rois(found)
+    selection.check_rois(found, wanted)
 
 
 @contextmanager

@@ -96,6 +96,9 @@ class RawTree:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
+        if not os.fspath(root):
+            msg = "The path of the source is empty; expected the folder of a raw dataset."
+            raise SourceDataError(msg)
         self.root = os.fspath(root).rstrip("/") or "/"
         if "://" not in self.root:
             self.root = os.path.expanduser(self.root)

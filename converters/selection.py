@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 
 from converters.source import RoiSource, Source
 from flairhub.errors import UnknownNameError, did_you_mean
@@ -28,6 +28,11 @@ class Selection:
         By registry key or IGN's name; a mask brings the series it belongs to.
     splits
         ROIs with a patch in one of them; a ROI is never cut.
+
+    Raises
+    ------
+    UnknownNameError
+        If a field is empty: that is nothing, not everything.
     """
 
     domains: Sequence[str] | None = None
@@ -36,13 +41,38 @@ class Selection:
     modalities: Sequence[str] | None = None
     splits: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what would choose nothing whatever there is."""
+        for name in self._given:
+            if len(getattr(self, name)) == 0:
+                msg = f"The choice of {name} names nothing; leave it out for all."
+                raise UnknownNameError(msg)
+
+    @property
+    def _given(self) -> list[str]:
+        return [one.name for one in fields(self) if getattr(self, one.name) is not None]
+
+    def __str__(self) -> str:
+        """Return the choice for messages, such as ``years 2019, splits train and valid``."""
+        texts = [(name, " and ".join(map(str, getattr(self, name)))) for name in self._given]
+        return ", ".join(f"{name} {text}" for name, text in texts) or "everything"
+
     def choose_domains(self, source: Source) -> list[DomainId]:
-        """Return the wanted domains of a source; raises `UnknownNameError` for one it lacks."""
-        known = source.domains()
+        """Return the wanted domains of a source; raises `UnknownNameError` as `domains_of`."""
+        return self.domains_of(source.domains(), source.name)
+
+    def domains_of(self, known: Sequence[DomainId], holder: str) -> list[DomainId]:
+        """Return the wanted ones of the domains that `holder`, named in messages, has.
+
+        Raises
+        ------
+        UnknownNameError
+            If a domain or year does not exist there, or none is left.
+        """
         texts = [str(d) for d in known]
         for name in self.domains or ():
             if name not in texts:
-                msg = f"{source.name} has no domain {name!r} here. {did_you_mean(name, texts)}"
+                msg = f"{holder} has no domain {name!r} here. {did_you_mean(name, texts)}"
                 raise UnknownNameError(msg)
         of_rois = {r.partition("/")[0] for r in self.rois or () if "/" in r}
         if self.rois and len(of_rois) < len(self.rois):
@@ -50,15 +80,19 @@ class Selection:
         years = sorted({d.year for d in known})
         for year in self.years or ():
             if year not in years:
-                msg = f"{source.name} has no domain of {year} here; it has {years}."
+                msg = f"{holder} has no domain of {year} here; it has {years}."
                 raise UnknownNameError(msg)
-        return [
+        chosen = [
             domain
             for domain in known
             if (self.domains is None or str(domain) in self.domains)
             and (self.years is None or domain.year in self.years)
             and (not of_rois or str(domain) in of_rois)
         ]
+        if not chosen:
+            msg = f"Of {len(known)} domains of {holder} none is chosen by {self}."
+            raise UnknownNameError(msg)
+        return chosen
 
     def choose_modalities(self, source: Source) -> tuple[Modality, ...]:
         """Return the wanted modalities in registry order; raises `UnknownNameError`."""
@@ -74,28 +108,49 @@ class Selection:
 
     def choose_rois(self, rois: Sequence[RoiSource]) -> list[RoiSource]:
         """Return the wanted ROIs of a domain; raises `UnknownNameError` for an unknown split."""
+        return [
+            roi
+            for roi in rois
+            if self.wants(roi.domain, str(roi.roi), set(roi.folds.get("split", {}).values()))
+        ]
+
+    def wants(self, domain: DomainId, roi: str, splits: Collection[str]) -> bool:
+        """Tell whether a ROI with patches in `splits` is wanted, where its domain is.
+
+        Raises
+        ------
+        UnknownNameError
+            If the choice names a split that does not exist.
+        """
         for split in self.splits or ():
             if split not in SPLITS:
                 msg = f"There is no split {split!r}. {did_you_mean(split, SPLITS)}"
                 raise UnknownNameError(msg)
-        return [
-            roi
-            for roi in rois
-            if (
-                self.rois is None
-                or str(roi.roi) in self.rois
-                or f"{roi.domain}/{roi.roi}" in self.rois
-            )
-            and (
-                self.splits is None
-                or any(split in self.splits for split in roi.folds.get("split", {}).values())
-            )
-        ]
+        named = self.rois is None or roi in self.rois or f"{domain}/{roi}" in self.rois
+        return named and (self.splits is None or any(split in splits for split in self.splits))
 
-    def check_rois(self, found: Sequence[str]) -> None:
-        """Refuse names of ROIs that none of the chosen domains has; raises `UnknownNameError`."""
+    def check_rois(self, found: Sequence[str], chosen: int) -> None:
+        """Refuse names of ROIs that are not among those found, and a choice of none.
+
+        Parameters
+        ----------
+        found
+            Full names of all ROIs of the chosen domains, such as ``D012-2019/AF-S1-27``.
+        chosen
+            How many of them were wanted.
+
+        Raises
+        ------
+        UnknownNameError
+            If a name of the choice is none of them, or `chosen` is 0.
+        """
         known = {name for full in found for name in (full, full.partition("/")[2])}
         for name in self.rois or ():
             if name not in known:
                 msg = f"No chosen domain has a ROI {name!r}. {did_you_mean(name, sorted(known))}"
                 raise UnknownNameError(msg)
+        if not chosen:
+            msg = f"Of {len(found)} ROIs of the chosen domains none is chosen by {self}."
+            if self.splits:
+                msg += " Which patch is in which split, the CSVs beside the rasters say."
+            raise UnknownNameError(msg)

@@ -22,7 +22,7 @@ from converters.engine import engine_for
 from converters.receipts import SKIPPED_ATTRIBUTE
 from converters.selection import Selection
 from converters.source import Source
-from flairhub.errors import FlairHubError
+from flairhub.errors import ConfigError, FlairHubError
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES
 from flairhub.store.access import Location, resolve
@@ -53,7 +53,8 @@ def verify(
     root
         Folder or URL of the stores.
     selection
-        What to compare; everything when absent. Modalities that were not converted are left out.
+        What to compare; everything when absent. Its modalities do not count: all that were
+        converted are compared.
     share
         Part of the patches whose pixels are compared, drawn at random; all else is compared whole.
     seed
@@ -67,10 +68,19 @@ def verify(
     -------
     VerificationReport
         Counts and findings. A difference is a finding, not an exception.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name of the selection does not exist, or no ROI is chosen.
+    ConfigError
+        If `share` is so small that no patch was drawn.
     """
     selection = selection or Selection()
     place = resolve(root)
     report = VerificationReport(share=share)
+    found: list[str] = []
+    wanted = 0
     with engine_for(root, workers, scheduler) as engine:
         for domain in selection.choose_domains(source):
             tables = domain_tables(place, domain, report)
@@ -80,6 +90,8 @@ def verify(
             modalities = tuple(m for m in MODALITIES.values() if m.key in converted)
             every = source.rois(domain, modalities)
             rois = selection.choose_rois(every)
+            found += [f"{domain}/{roi.roi}" for roi in every]
+            wanted += len(rois)
             rows = {row["roi"]: row for row in records(tables["rois"])}
             for name in sorted(set(rows) - {str(r.roi) for r in every}):
                 report.findings.append(Finding(f"{domain} {name}", "is not in the source"))
@@ -107,6 +119,11 @@ def verify(
                     report.findings.append(Finding(roi.where, "is in the source, not in the store"))
             run_checks(engine, checks, compare_roi, report, progress)
             check_rest(place, domain, tables["shards"], report)
+    if found:
+        selection.check_rois(found, wanted)
+    if share < 1 and report.patches and not report.files:
+        msg = f"A share of {share:g} draws none of the {report.patches} patches; compare more."
+        raise ConfigError(msg)
     return report
 
 
