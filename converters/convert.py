@@ -8,7 +8,7 @@ command again keeps what is complete and does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from converters.engine import Engine, engine_for
 from converters.jobs import Options, roi_jobs
 from converters.lock import domain_lock
 from converters.receipts import (
+    ASIDE,
     Receipt,
     Skipped,
     committed,
@@ -29,10 +30,17 @@ from converters.rows import Outcome
 from converters.selection import Selection
 from converters.source import RoiSource, Source
 from converters.tables import drop_tables, read_receipts, write_tables
-from flairhub.errors import ConversionError, FlairHubError, NotInStoreError, SourceDataError
+from flairhub.errors import (
+    ConversionError,
+    FlairHubError,
+    NotInStoreError,
+    ReadError,
+    SourceDataError,
+)
 from flairhub.ids import DomainId
 from flairhub.modalities import Modality, family
-from flairhub.store.access import Location, is_storage_error, resolve, storage_reason
+from flairhub.store.access import Location, resolve
+from flairhub.store.asking import is_storage_error, storage_reason
 from flairhub.store.codecs import codecs
 from flairhub.store.layout import store_name
 from flairhub.store.tables import read_table
@@ -170,6 +178,9 @@ def _target_errors(place: Location) -> Iterator[None]:
     """Say what to do about a target that cannot be written."""
     try:
         yield
+    except ReadError as error:
+        msg = f"{error} What is finished is kept; run the same command again when that is mended."
+        raise ConversionError(msg) from error
     except FlairHubError:
         raise
     except Exception as error:  # obstore, fsspec and zarr each have errors of their own
@@ -212,13 +223,14 @@ class _Domain:
                 raise SourceDataError(job.source.problem)
         self.report.kept += len(rois) - len(jobs)
         unfinished = bool(self.work.objects())
-        if jobs:
-            self._begin(jobs, complete)
+        anew = self._begin(jobs, complete) if jobs else set()
         done = len(rois) - len(jobs)
         changed = unfinished
         for job, outcome in self.engine.run(jobs, convert_roi):
             if isinstance(outcome, FlairHubError):
                 if not self.options.skip:
+                    if anew and all(committed(self.store / roi) for roi in anew):
+                        self._complete(complete, skipped)  # nothing that it had is lost
                     raise outcome
                 skipped.append(Skipped(job.source.where, "", str(outcome)))
             else:
@@ -231,32 +243,38 @@ class _Domain:
         if not jobs and progress is not None:
             progress(str(self.domain), len(rois), len(rois))
         skipped.sort(key=lambda one: (one.where, one.modality))
-        if changed or not complete:
-            self._complete(complete, skipped)
+        if changed or anew or not complete:
+            there = {roi: r for roi, r in complete.items() if roi not in anew}
+            self._complete(there, skipped)
         self.report.domains.append(str(self.domain))
         self.report.skipped += skipped
         self._measure()
 
-    def _begin(self, jobs: Sequence[RoiJob], complete: Mapping[str, Receipt]) -> None:
-        """Put receipts aside where they are needed, and take the domain out of sight if it must."""
-        rewritten = {str(job.source.roi) for job in jobs if not job.keep} & set(complete)
-        added_to = {str(job.source.roi) for job in jobs if job.keep}
+    def _begin(self, jobs: Sequence[RoiJob], complete: Mapping[str, Receipt]) -> set[str]:
+        """Put receipts aside where they are needed, and take the domain out of sight if it must.
+
+        Returns the ROIs of its tables that are made anew.
+        """
+        jobs = [job for job in jobs if job.source.problem is None]
+        anew = {str(job.source.roi) for job in jobs if job.hides} & set(complete)
+        kept = {str(job.source.roi) for job in jobs if job.keep}
         for roi, receipt in complete.items():
-            if (rewritten and roi not in rewritten) or roi in added_to:
+            if anew or roi in kept:
                 place = self.work / f"{roi}.json"
                 if not place.exists():
                     place.write(receipt.to_bytes())
         self.work.flush()
-        if rewritten:
+        if anew:
             drop_tables(self.root, self.domain)
         marker = self.store / "zarr.json"
         if not marker.exists():
             marker.write(self._document())
+        return anew
 
     def _complete(self, complete: Mapping[str, Receipt], skipped: Sequence[Skipped]) -> None:
         receipts = dict(complete)
         for name in self.work.objects():
-            roi = name.removesuffix(".json")
+            roi = name.removesuffix(ASIDE).removesuffix(".json")
             found = receipt_at(self.root, self.domain, roi)
             if found is not None and committed(self.store / roi) is not None:
                 receipts[roi] = found
@@ -267,7 +285,18 @@ class _Domain:
         (self.store / "zarr.json").write(document)
         (self.store / "zarr.json").flush()
         write_tables(self.root, self.domain, receipts.values(), {"zarr.json": document})
-        self.work.delete_tree()
+        self._clear_work(receipts)
+
+    def _clear_work(self, complete: Collection[str]) -> None:
+        """Delete the work folder, but for what is put aside of ROIs that are not complete."""
+        names = self.work.objects()
+        aside = {name.removesuffix(ASIDE) for name in names if name.endswith(ASIDE)} - {*complete}
+        if not aside:
+            self.work.delete_tree()
+            return
+        for name in names:
+            if name.removesuffix(ASIDE).removesuffix(".json") not in aside:
+                (self.work / name).delete()
 
     def _document(self, skipped: Sequence[Skipped] = ()) -> bytes:
         dataset = self.options.modalities[0].dataset

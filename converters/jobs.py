@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.npy import read_area
 from converters.rasters import read_raster
 from converters.receipts import (
     GROUP_SIGNATURE,
-    ROWS_SIGNATURE,
     SKIPPED_ATTRIBUTE,
     Receipt,
     Skipped,
     committed,
-    group_signature,
+    put_aside,
     receipt_at,
-    rows_signature,
+    signature,
 )
 from converters.roi import RoiJob
 from converters.source import RoiSource
@@ -28,6 +27,7 @@ from flairhub.ids import DomainId
 from flairhub.modalities import Modality, get_modality
 from flairhub.store.access import Location
 from flairhub.store.layout import groups, store_name
+from flairhub.store.tables import source_column
 
 
 @dataclass(frozen=True)
@@ -64,71 +64,126 @@ def roi_jobs(
     for roi in rois:
         name = str(roi.roi)
         known = receipt_at(root, domain, name) or complete.get(name)
-        document = committed(store / name) if known else None
-        wanted = _wanted_groups(roi, options.modalities)
-        keep, left_out = _kept_groups(document, roi, wanted, options.profile)
-        skipped += left_out
-        if document is not None and set(wanted) <= set(keep):
+        there = committed(store / name) if known else None
+        document = there or (put_aside(root, domain, name) if known else None)
+        job = RoiJob(roi, "", root, options.profile, options.modalities, options.skip)
+        if known is None or document is None:
+            jobs.append(job)
             continue
-        jobs.append(
-            RoiJob(
-                roi,
-                "",
-                root,
-                options.profile,
-                options.modalities,
-                options.skip,
-                tuple(keep),
-            )
-        )
+        held = _Held(roi, known, document, _wanted(roi, options.modalities), options.profile)
+        skipped += held.left_out
+        if held.lost:
+            problem = held.refusal()
+            jobs.append(replace(job, source=replace(roi, problem=problem), keep=held.keys))
+        elif there is None or held.missing:
+            hides = there is None or bool(held.replaced)
+            jobs.append(replace(job, keep=held.kept, replaced=held.replaced, hides=hides))
     return jobs, skipped
 
 
-def _wanted_groups(roi: RoiSource, modalities: Sequence[Modality]) -> dict[str, list[Modality]]:
-    """Return the groups that a ROI's files make, with the modalities in each."""
+def _wanted(roi: RoiSource, modalities: Sequence[Modality]) -> tuple[str, ...]:
+    """Return the modalities that a ROI's files make; a mask only beside its series."""
     there = roi.keys
-    wanted = {}
+    found = []
     for name, members in groups().items():
-        present = [m for m in members if m in modalities and m.key in there]
-        if present and present[0].key == name:
-            wanted[name] = present
-    return wanted
+        present = [m.key for m in members if m in modalities and m.key in there]
+        if present and present[0] == name:
+            found += present
+    return tuple(found)
 
 
-def _kept_groups(
-    document: Mapping[str, Any] | None,
-    roi: RoiSource,
-    wanted: Mapping[str, Sequence[Modality]],
-    profile: str,
-) -> tuple[list[str], list[Skipped]]:
-    """Return the groups of a committed ROI that may stay, and what is left out of them."""
-    if document is None:
-        return [], []
-    attributes = document["attributes"]
-    lattice = attributes.get("flairhub:grid", {})
-    patches = roi.files
-    rows, columns = [p.row for p in patches], [p.column for p in patches]
-    inside = (
-        lattice.get("first_row", 0) <= min(rows)
-        and max(rows) < lattice.get("first_row", 0) + lattice.get("rows", 0)
-        and lattice.get("first_column", 0) <= min(columns)
-        and max(columns) < lattice.get("first_column", 0) + lattice.get("columns", 0)
-    )
-    if not inside or attributes.get(ROWS_SIGNATURE) != rows_signature(roi):
-        return [], []
-    kept, skipped = [], []
-    for path, node in document["consolidated_metadata"]["metadata"].items():
-        if "/" in path:
-            continue
-        found = node["attributes"]
-        left_out = [Skipped(*one) for one in found.get(SKIPPED_ATTRIBUTE, ())]
-        if path in wanted:
-            signature = group_signature(roi, wanted[path], profile)
-            if found.get(GROUP_SIGNATURE) != signature or _mended(left_out, roi):
+class _Held:
+    """What of a committed ROI may stay, and what must be written.
+
+    Parameters
+    ----------
+    roi
+        What the source has of it now.
+    receipt, document
+        What is known of it: rows of the tables, and its ``zarr.json``.
+    wanted
+        Modalities that the source has and the user chose.
+    profile
+        Of the codecs.
+
+    Attributes
+    ----------
+    keys
+        Modalities that it has.
+    kept, replaced
+        Of these, those that stay and those that must be made anew.
+    missing
+        Wanted modalities that are not there, or not as they should be.
+    lost
+        Modalities that would have to be made anew, but are not wanted.
+    left_out
+        Raw data that what stays lacks.
+    """
+
+    def __init__(
+        self,
+        roi: RoiSource,
+        receipt: Receipt,
+        document: Mapping[str, Any],
+        wanted: Sequence[str],
+        profile: str,
+    ) -> None:
+        self.roi = roi
+        nodes = document["consolidated_metadata"]["metadata"]
+        self.keys = tuple(
+            key for key in receipt.roi["modalities"] if get_modality(key).group in nodes
+        )
+        self.reason = _conflict(roi, receipt, document)
+        changed = set(self.keys) if self.reason else set()
+        self.left_out: list[Skipped] = []
+        for name, node in nodes.items():
+            if "/" in name:
                 continue
-        kept.append(path)
-        skipped += left_out
-    return kept, skipped
+            found = node["attributes"]
+            left_out = [Skipped(*one) for one in found.get(SKIPPED_ATTRIBUTE, ())]
+            made = found.get(GROUP_SIGNATURE, {})
+            members = [key for key in self.keys if get_modality(key).group == name]
+            if any(
+                made.get(key) != signature(roi, get_modality(key), profile)
+                for key in members
+                if key in wanted
+            ) or (members[0] in wanted and _mended(left_out, roi)):
+                changed |= set(members)  # arrays of a group share their dates
+            if not changed & set(members):
+                self.left_out += left_out
+        self.kept = tuple(key for key in self.keys if key not in changed)
+        self.replaced = tuple(key for key in self.keys if key in changed)
+        self.missing = tuple(key for key in wanted if key not in self.kept)
+        self.lost = tuple(key for key in self.replaced if key not in wanted)
+
+    def refusal(self) -> str:
+        """Say why the ROI cannot be converted without losing something."""
+        why = self.reason or "its raw files are not those that it was converted from"
+        return (
+            f"{self.roi.where} is there already, and {why}. To convert it anew, every modality "
+            f"that it has must be chosen and be in the source; these are not: "
+            f"{', '.join(self.lost)}. Nothing of it was changed."
+        )
+
+
+def _conflict(roi: RoiSource, receipt: Receipt, document: Mapping[str, Any]) -> str | None:
+    """Say why nothing of a committed ROI can stay; None where it can."""
+    grid = document["attributes"].get("flairhub:grid", {})
+    rows = range(grid.get("first_row", 0), grid.get("first_row", 0) + grid.get("rows", 0))
+    first = grid.get("first_column", 0)
+    columns = range(first, first + grid.get("columns", 0))
+    outside = [p for p in roi.files if p.row not in rows or p.column not in columns]
+    if outside:
+        return f"the source has patches outside its lattice, such as {outside[0]}"
+    known = {row["patch_id"]: row for row in receipt.patches}
+    told = {**roi.folds, **{source_column(k): f for k, f in roi.facts.items()}}
+    for column, by_patch in told.items():
+        for patch, value in by_patch.items():
+            row = known.get(str(patch))
+            if row is not None and value is not None and value != row.get(column):
+                before = row.get(column)
+                return f"{column} of {patch} is {value!r} now and was {before!r}"
+    return None
 
 
 def _mended(left_out: Iterable[Skipped], roi: RoiSource) -> bool:

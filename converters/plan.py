@@ -156,9 +156,11 @@ def _add(plan: DomainPlan, job: RoiJob) -> None:
         held = [
             (m, sizes)
             for m in members
-            if m in job.modalities and (sizes := _sizes(job.source, m.key))
+            if m in job.modalities
+            and m.key not in job.keep
+            and (sizes := _sizes(job.source, m.key))
         ]
-        if name in job.keep or not held or held[0][0].key != name:
+        if not held or (held[0][0].key != name and name not in job.keep):
             continue
         first = held[0][0]
         # the group, its grid mapping, and two objects of each coordinate

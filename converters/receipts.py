@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -14,16 +13,15 @@ from flairhub.ids import DomainId
 from flairhub.modalities import Modality
 from flairhub.store.access import Location
 from flairhub.store.layout import FORMAT_VERSION
-from flairhub.store.tables import source_column
 
 GROUP_SIGNATURE = "flairhub:source_signature"
-"""Attribute of a ROI's group: digest of the files it was made from and how."""
-
-ROWS_SIGNATURE = "flairhub:splits_signature"
-"""Attribute of a ROI: digest of the splits of its patches."""
+"""Attribute of a ROI's group: by modality, digest of the files it was made from and how."""
 
 SKIPPED_ATTRIBUTE = "flairhub:skipped"
 """Attribute of what lacks raw data that could not be converted: patch or ROI, modality, reason."""
+
+ASIDE = ".aside.json"
+"""End of the names of what `put_aside` reads; receipts end in ``.json`` alone."""
 
 
 @dataclass(frozen=True)
@@ -75,39 +73,22 @@ def work_place(root: Location, domain: DomainId) -> Location:
     return root / f".{domain}.work"
 
 
-def group_signature(source: RoiSource, members: Sequence[Modality], profile: str) -> str:
-    """Return a digest of what a group of a ROI would be converted from and how.
+def signature(source: RoiSource, modality: Modality, profile: str) -> str:
+    """Return a digest of what a modality of a ROI would be converted from and how.
 
     Names and sizes of the files count, not their times, so that a copy of the same dataset gives
     the same store; a file that changes without changing size is `verify`'s to find.
     """
-    keys = [m.key for m in members]
+    key = modality.key
     files = sorted(
-        (str(patch), key, by_key[key].size)
-        for patch, by_key in source.files.items()
-        for key in keys
-        if key in by_key
+        (str(patch), by_key[key].size) for patch, by_key in source.files.items() if key in by_key
     )
-    files += [
-        (str(area.grid), key, area.file.size) for key, area in source.areas.items() if key in keys
-    ]
-    times = {key: [str(day) for day in source.times[key]] for key in keys if key in source.times}
-    dates = {
-        key: {str(p): str(day) for p, day in sorted(source.dates[key].items())}
-        for key in keys
-        if key in source.dates
-    }
-    return _digest([FORMAT_VERSION, profile, files, times, dates])
-
-
-def rows_signature(source: RoiSource) -> str:
-    """Return a digest of the splits of a ROI's patches, and of what else is told of them."""
-    told = {**source.folds, **{source_column(k): f for k, f in source.facts.items()}}
-    return _digest({k: {str(p): v for p, v in f.items()} for k, f in told.items()})
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    areas = [str(area.grid) for held, area in source.areas.items() if held == key]
+    sizes = [area.file.size for held, area in source.areas.items() if held == key]
+    times = [str(day) for day in source.times.get(key, ())]
+    dates = {str(p): str(day) for p, day in sorted(source.dates.get(key, {}).items())}
+    told = [FORMAT_VERSION, profile, key, files, areas, sizes, times, dates]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def committed(place: Location) -> dict[str, Any] | None:
@@ -117,6 +98,23 @@ def committed(place: Location) -> dict[str, Any] | None:
     except (NotInStoreError, ValueError):
         return None
     return found
+
+
+def put_aside(root: Location, domain: DomainId, roi: str) -> dict[str, Any] | None:
+    """Return the metadata of what stays of a ROI that is being converted anew, or None.
+
+    Such a ROI is out of sight until it is complete; whoever goes on after a stop needs them.
+    """
+    try:
+        found: dict[str, Any] = json.loads(aside_place(root, domain, roi).read())
+    except (NotInStoreError, ValueError):
+        return None
+    return found
+
+
+def aside_place(root: Location, domain: DomainId, roi: str) -> Location:
+    """Return where `put_aside` looks."""
+    return work_place(root, domain) / f"{roi}{ASIDE}"
 
 
 def receipt_at(root: Location, domain: DomainId, roi: str) -> Receipt | None:

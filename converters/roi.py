@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,17 +19,17 @@ from converters.documents import (
     scalar_document,
 )
 from converters.files import SourceFile
-from converters.geometry import check_place, roi_grid
-from converters.npy import read_area
-from converters.rasters import Raster, read_raster
+from converters.rasters import Raster
+from converters.raw_roi import RawRoi
 from converters.receipts import (
     GROUP_SIGNATURE,
-    ROWS_SIGNATURE,
     SKIPPED_ATTRIBUTE,
     Receipt,
     Skipped,
-    group_signature,
-    rows_signature,
+    aside_place,
+    committed,
+    put_aside,
+    signature,
     work_place,
 )
 from converters.rows import Outcome, RoiRows
@@ -39,7 +38,7 @@ from converters.tiles import as_stored, blocks, lies_in, tiles
 from converters.writing import Writing, sha256_of, size_of
 from flairhub import __version__
 from flairhub.errors import SourceDataError
-from flairhub.grids import PATCH_SIDE_M, Grid, RoiGrid
+from flairhub.grids import PATCH_SIDE_M, RoiGrid
 from flairhub.ids import PatchId
 from flairhub.modalities import Modality, get_modality
 from flairhub.store.access import Location, resolve
@@ -57,6 +56,7 @@ from flairhub.store.layout import (
     FORMAT_VERSION,
     PRESENT_ATTRIBUTE,
     ArraySpec,
+    array_names,
     array_specs,
     groups,
     store_name,
@@ -80,7 +80,11 @@ class RoiJob:
     skip
         Leave out files that cannot be converted; else they stop the ROI.
     keep
-        Groups of the ROI that are in the store and stay as they are.
+        Modalities of the ROI that are in the store and stay as they are.
+    replaced
+        Those that are in the store and are made anew.
+    hides
+        Whether the ROI is out of sight until it is complete; one that only grows is not.
     """
 
     source: RoiSource
@@ -90,6 +94,8 @@ class RoiJob:
     modalities: tuple[Modality, ...]
     skip: bool = False
     keep: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    hides: bool = True
 
 
 def convert_roi(job: RoiJob) -> Outcome:
@@ -101,7 +107,8 @@ def convert_roi(job: RoiJob) -> Outcome:
     Raises
     ------
     SourceDataError
-        If a raw file is not what it should be; the ROI is then as it was, or absent.
+        If a raw file is not what it should be; the ROI is then as it was, or absent. What is in the
+        store already is given up for nothing but files that can be read.
     """
     if job.source.problem is not None:
         raise SourceDataError(job.source.problem)
@@ -109,8 +116,10 @@ def convert_roi(job: RoiJob) -> Outcome:
     place = root / store_name(job.source.domain) / str(job.source.roi)
     with Writing(place) as objects:
         writer = _RoiWriter(job, place, root, objects)
-        if not job.keep:
-            (place / "zarr.json").delete()
+        if job.replaced:
+            writer.raw.check(job.replaced, writer.left_out() if job.skip else ())
+        if job.hides:
+            writer.hide()
         try:
             writer.write()
             writer.commit()
@@ -126,29 +135,58 @@ class _RoiWriter:
     def __init__(self, job: RoiJob, place: Location, root: Location, writing: Writing) -> None:
         self.job = job
         self.source = job.source
-        self.place, self.writing = place, writing
+        self.place, self.root, self.writing = place, root, writing
         self.work = work_place(root, job.source.domain) / f"{job.source.roi}.json"
-        self.nodes: dict[str, Document] = {}
         self.receipt = Receipt.from_bytes(self.work.read()) if job.keep else Receipt(roi={})
+        self.before = committed(place) or put_aside(root, job.source.domain, str(job.source.roi))
+        self.nodes: dict[str, Document] = self._kept_nodes() if job.keep else {}
         self.objects = {
-            row["key"]: row for row in self.receipt.shards if row["key"].split("/")[1] in job.keep
+            row["key"]: row
+            for row in self.receipt.shards
+            if self._stays(row["key"].partition("/")[2])
         }
+        self.kept_objects = frozenset(self.objects)
+        self.late: dict[str, bytes] = {}
         self.rows = RoiRows(job.source, job.keep, self.receipt)
         self.outcome = self.rows.outcome
-        self._take_kept()
-        self.reference: object = None
-        self.grid = self._lattice()
+        stored = self._stored_lattice() if job.keep else None
+        self.raw = RawRoi(
+            self.source, self.rows.patches, job.modalities, skip=job.skip, stored=stored
+        )
+        self.grid = self.raw.grid
+
+    def left_out(self) -> set[tuple[str, str]]:
+        """Return what earlier runs could not read: patch or ROI, and modality."""
+        nodes = (self.before or {}).get("consolidated_metadata", {}).get("metadata", {})
+        return {
+            (where, key)
+            for node in nodes.values()
+            for where, key, _ in node.get("attributes", {}).get(SKIPPED_ATTRIBUTE, ())
+        }
+
+    def hide(self) -> None:
+        """Take the ROI out of sight; what stays of it is put aside for whoever goes on."""
+        marker = self.place / "zarr.json"
+        if self.job.keep and marker.exists():
+            aside = aside_place(self.root, self.source.domain, str(self.source.roi))
+            kept = {**(self.before or {}), "consolidated_metadata": {"metadata": self.nodes}}
+            aside.write(dump(kept))
+            aside.flush()
+        marker.delete()
 
     def write(self) -> None:
-        """Write every new group but the ROI's own metadata."""
+        """Write everything new but the ROI's own metadata."""
         written: list[str] = []
         for name, members in groups().items():
-            if name in self.job.keep:
-                continue
-            present = [m for m in members if m in self.job.modalities and m.key in self.source.keys]
+            kept = [m for m in members if m.key in self.job.keep]
+            new = [
+                m
+                for m in members
+                if m in self.job.modalities and m.key in self.source.keys and m not in kept
+            ]
             # masks are kept on the time axis of their series, so not without it
-            if present and present[0].key == name:
-                written += self._write_group(name, present)
+            if new and (kept or new[0].key == name):
+                written += self._write_group(name, kept, new)
         self.rows.describe(self.grid, written, self.job.modalities)
 
     def commit(self) -> None:
@@ -161,6 +199,9 @@ class _RoiWriter:
         else:  # every new group is flushed already
             for folder in (self.place, self.place.parent, self.place.parent.parent):
                 folder.flush_names()
+        for key, data in self.late.items():
+            (self.place / key).write(data)
+            (self.place / key).flush()
         self.receipt.shards = [self.objects[key] for key in sorted(self.objects)]
         self.work.write(self.receipt.to_bytes())
         self.work.flush()
@@ -171,60 +212,46 @@ class _RoiWriter:
         """Delete what was written of a ROI that cannot be completed."""
         self.writing.finish()
         for key in self.place.objects():
-            if key != "zarr.json" and key.partition("/")[0] not in self.job.keep:
+            if key != "zarr.json" and f"{self.source.roi}/{key}" not in self.kept_objects:
                 (self.place / key).delete()
 
-    def _take_kept(self) -> None:
-        """Take over the metadata of the groups that stay."""
-        if not self.job.keep:
-            return
-        old = json.loads((self.place / "zarr.json").read())
-        for path, document in old["consolidated_metadata"]["metadata"].items():
-            if path.partition("/")[0] in self.job.keep:
-                document.pop("consolidated_metadata", None)
-                self.nodes[path] = document
+    def _kept_nodes(self) -> dict[str, Document]:
+        """Return the metadata of the groups and arrays that stay."""
+        nodes = (self.before or {})["consolidated_metadata"]["metadata"]
+        kept = {path: dict(node) for path, node in nodes.items() if self._stays(path)}
+        for node in kept.values():
+            node.pop("consolidated_metadata", None)
+        return kept
 
-    def _lattice(self) -> RoiGrid:
-        """Return the lattice from the first file that can be read."""
-        problem: SourceDataError | None = None
-        if self.source.lattice is not None:
-            patch = next(iter(self.source.files))
-            place = self.source.lattice.patch_extent(patch.row, patch.column)
-            self.reference = "the lattice of its patches"
-            return roi_grid(
-                self.rows.patches, patch, Grid(place.left, place.top, PATCH_SIDE_M, 1, 1)
-            )
-        for patch, by_key in self.source.files.items():
-            for modality in sorted(self.job.modalities, key=lambda m: m.patch_px):
-                if modality.key not in by_key:
-                    continue
-                try:
-                    raster = read_raster(by_key[modality.key], modality)
-                except SourceDataError as error:
-                    if not self.job.skip:
-                        raise
-                    problem = error
-                    continue
-                self.reference = by_key[modality.key]
-                return roi_grid(self.rows.patches, patch, raster.grid)
-        msg = f"{self.source.where}: no file of it can be read; the last one said: {problem}"
-        raise SourceDataError(msg)
+    def _stored_lattice(self) -> RoiGrid:
+        row = self.receipt.roi
+        names = ("left", "top", "rows", "columns", "first_row", "first_column")
+        return RoiGrid(*(row[name] for name in names))
 
-    def _files(self, modality: Modality) -> dict[PatchId, SourceFile]:
-        files = self.source.files
-        return {patch: by[modality.key] for patch, by in files.items() if modality.key in by}
+    def _stays(self, path: str) -> bool:
+        """Tell whether a node or an object of the ROI belongs to what stays."""
+        group, _, inside = path.partition("/")
+        members = groups().get(group, ())
+        dropped = [m for m in members if m.key not in self.job.keep]
+        arrays = {array for modality in dropped for array in array_names(modality)}
+        return len(dropped) < len(members) and inside.partition("/")[0] not in arrays
 
-    def _write_group(self, name: str, members: Sequence[Modality]) -> list[str]:
-        """Write a group, pixels first; return the modalities of which a patch was left."""
-        first = members[0]
+    def _write_group(
+        self, name: str, kept: Sequence[Modality], new: Sequence[Modality]
+    ) -> list[str]:
+        """Write what is new of a group, pixels first; return the modalities that have a patch."""
+        first = (*kept, *new)[0]
         grid = self.source.grid(first, self.grid)
-        nodes: dict[str, Document] = {GRID_MAPPING: scalar_document(grid_mapping_attributes(grid))}
-        for axis, values in self._coordinates(first):
-            nodes[axis], chunk = coordinate(axis, values)
-            self._put(f"{name}/{axis}/c/0", chunk)
+        before = self.nodes[name]["attributes"] if kept else {}
+        nodes: dict[str, Document] = {}
+        if not kept:
+            nodes[GRID_MAPPING] = scalar_document(grid_mapping_attributes(grid))
+            for axis, values in self._coordinates(first):
+                nodes[axis], chunk = coordinate(axis, values)
+                self._put(f"{name}/{axis}/c/0", chunk)
         there: dict[str, set[PatchId]] = {}
         skipped_before = len(self.outcome.skipped)
-        for modality in members:
+        for modality in new:
             specs = self._specs(modality)
             for spec in specs:
                 attributes = variable_attributes(modality, spec.bands) | geozarr_attributes(grid)
@@ -232,27 +259,34 @@ class _RoiWriter:
             coders = [ChunkCodec(nodes[spec.name]) for spec in specs]
             write = self._write_area if modality.is_area else self._write_modality
             there[modality.key] = write(modality, specs, coders)
-        if not there[first.key]:
+        if not kept and not there[first.key]:
             self._forget(name)
             return []
-        attributes = {
+        made = {m.key: signature(self.source, m, self.job.profile) for m in new}
+        attributes = before or {
             "Conventions": CF_VERSION,
             "title": f"{first.title}, {self.source.where}",
             PRESENT_ATTRIBUTE: self._presence(there[first.key]),
-            GROUP_SIGNATURE: group_signature(self.source, members, self.job.profile),
             **geozarr_attributes(grid),
         }
+        attributes = {**attributes, GROUP_SIGNATURE: {**before.get(GROUP_SIGNATURE, {}), **made}}
         if first.temporal:
             attributes[DATES_ATTRIBUTE] = [str(day) for day in self.source.times[first.key]]
-        if skipped := self.outcome.skipped[skipped_before:]:
-            attributes[SKIPPED_ATTRIBUTE] = [one.as_list() for one in skipped]
+        skipped = [one.as_list() for one in self.outcome.skipped[skipped_before:]]
+        if skipped := [*before.get(SKIPPED_ATTRIBUTE, ()), *skipped]:
+            attributes[SKIPPED_ATTRIBUTE] = skipped
         self.nodes[name] = group_document(attributes)
-        self._put(f"{name}/zarr.json", dump(self.nodes[name]))
+        data = dump(self.nodes[name])
+        if kept:  # it is in sight as it was, until all of the ROI is there
+            self.late[f"{name}/zarr.json"] = data
+            self._note_object(f"{name}/zarr.json", data)
+        else:
+            self._put(f"{name}/zarr.json", data)
         for variable, document in nodes.items():
             self.nodes[f"{name}/{variable}"] = document
             self._put(f"{name}/{variable}/zarr.json", dump(document))
         self.writing.flush(name)
-        return [m.key for m in members if there[m.key]]
+        return [m.key for m in new if there[m.key]]
 
     def _coordinates(self, first: Modality) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         grid = self.source.grid(first, self.grid)
@@ -284,7 +318,7 @@ class _RoiWriter:
         self, modality: Modality, specs: Sequence[ArraySpec], coders: Sequence[ChunkCodec]
     ) -> set[PatchId]:
         """Write the shards of a modality, each once; return the patches that they hold."""
-        files = self._files(modality)
+        files = self.raw.files(modality)
         there: set[PatchId] = set()
         for number, block in blocks(specs[0]):
             chunks: list[dict[tuple[int, ...], bytes]] = [{} for _ in specs]
@@ -297,7 +331,7 @@ class _RoiWriter:
                 except SourceDataError as error:
                     if not self.job.skip:
                         raise
-                    self.outcome.skipped.append(Skipped(str(patch), modality.key, str(error)))
+                    self._leave_out(str(patch), modality, file, error)
                     continue
                 there.add(patch)
                 inside = (
@@ -320,13 +354,12 @@ class _RoiWriter:
     ) -> set[PatchId]:
         """Write the shards of a raster of the whole ROI; return all patches, or none."""
         area = self.source.areas[modality.key]
-        dates = len(self.source.times[modality.key])
         try:
-            raster = read_area(area.file, modality, dates, area.grid)
+            raster = self.raw.area(modality)
         except SourceDataError as error:
             if not self.job.skip:
                 raise
-            self.outcome.skipped.append(Skipped(self.source.where, modality.key, str(error)))
+            self._leave_out(self.source.where, modality, area.file, error)
             return set()
         for spec, coder in zip(specs, coders, strict=True):
             pixels = as_stored(raster.pixels, spec)
@@ -338,6 +371,13 @@ class _RoiWriter:
                 self._put(f"{spec.path}/{key}", coder.shard(encoded))
         self.rows.note(tuple(self.source.files), modality, raster, area.file)
         return set(self.source.files)
+
+    def _leave_out(
+        self, where: str, modality: Modality, file: SourceFile, error: SourceDataError
+    ) -> None:
+        # the folder is this machine's; with it no two stores would be the same
+        reason = str(error).replace(str(file), file.name)
+        self.outcome.skipped.append(Skipped(where, modality.key, reason))
 
     def _put(self, key: str, data: bytes | list[bytes]) -> None:
         self._note_object(key, data)
@@ -360,15 +400,7 @@ class _RoiWriter:
         return bool(left)
 
     def _read(self, patch: PatchId, file: SourceFile, modality: Modality) -> Raster:
-        raster = read_raster(file, modality)
-        dates = len(self.source.times.get(modality.key, ()))
-        check_place(patch, raster.grid, self.grid, file, self.reference)
-        if modality.temporal and len(raster.pixels) != dates:
-            msg = (
-                f"{file}: {len(raster.pixels)} images, but {dates} dates are listed for "
-                f"{self.source.where} {modality.source_name}; every image needs one date."
-            )
-            raise SourceDataError(msg)
+        raster = self.raw.raster(patch, file, modality)
         self.rows.note((patch,), modality, raster, file)
         return raster
 
@@ -391,5 +423,4 @@ class _RoiWriter:
             "flairhub:domain": str(self.source.domain),
             "flairhub:roi": str(self.source.roi),
             "flairhub:grid": lattice,
-            ROWS_SIGNATURE: rows_signature(self.source),
         }

@@ -52,7 +52,7 @@ class RoiRows:
     source
         The ROI.
     keep
-        Groups of it that are in the store and stay as they are.
+        Modalities of it that are in the store and stay as they are.
     receipt
         What is known of those; filled by `describe`.
     """
@@ -65,6 +65,9 @@ class RoiRows:
         self.patches: dict[PatchId, dict[str, Any]] = {
             PatchId.parse(row["patch_id"]): row for row in receipt.patches
         }
+        for key in set(receipt.roi.get("modalities", ())) - set(keep):
+            for row in self.patches.values():
+                _forget(row, get_modality(key))
         for patch in source.files:
             self.patches.setdefault(patch, {"patch_id": str(patch)})
 
@@ -78,8 +81,9 @@ class RoiRows:
         SourceDataError
             If it holds a class that does not exist.
         """
-        counts = _class_counts(raster.pixels, modality, file)
-        splits = {self.source.folds.get("split", {}).get(patch) for patch in patches}
+        counts = class_counts(raster.pixels, modality, file)
+        of_source = self.source.folds.get("split", {})
+        splits = {of_source.get(patch) or self.patches[patch].get("split") for patch in patches}
         split = splits.pop() if len(splits) == 1 else None
         if counts:
             self.statistics.add_classes(modality, counts, split)
@@ -112,9 +116,7 @@ class RoiRows:
         self.outcome.patches = len(self.patches)
         self.outcome.gaps = grid.rows * grid.columns - len(self.patches)
         self.receipt.patches = list(self.patches.values())
-        kept = [
-            r for r in self.receipt.statistics if get_modality(r["modality"]).group in self.keep
-        ]
+        kept = [row for row in self.receipt.statistics if row["modality"] in self.keep]
         order = list(MODALITIES)
         self.receipt.statistics = sorted(
             kept + self.statistics.rows(str(self.source.roi)),
@@ -129,8 +131,9 @@ class RoiRows:
             extent = grid.patch_extent(patch.row, patch.column)
             row |= {**ids, "row": patch.row, "column": patch.column}
             row |= dict(zip(("left", "bottom", "right", "top"), extent.bbox, strict=True))
-            row |= {column: by_patch.get(patch) for column, by_patch in source.folds.items()}
-            row |= {source_column(k): told.get(patch) for k, told in source.facts.items()}
+            told = {**source.folds, **{source_column(k): f for k, f in source.facts.items()}}
+            for column, by_patch in told.items():
+                row[column] = by_patch.get(patch) or row.get(column)
             for key in DATED:
                 if key in source.dates:
                     day = source.dates[key].get(patch)
@@ -142,8 +145,7 @@ class RoiRows:
 
     def _roi_row(self, grid: RoiGrid, written: Sequence[str]) -> dict[str, Any]:
         before = self.receipt.roi
-        kept = {m.key for name in self.keep for m in groups()[name]}
-        kept &= set(before.get("modalities", ()))
+        kept = set(before.get("modalities", ())) & set(self.keep)
         told = (times_column(""), grid_column(""))
         of_groups = {k: v for k, v in before.items() if k.startswith(told)}
         of_groups |= {
@@ -170,10 +172,29 @@ class RoiRows:
         }
 
 
-def _class_counts(
+def _forget(row: dict[str, Any], modality: Modality) -> None:
+    """Take what is told of a modality out of the row of a patch."""
+    means = modality.band_names if modality.kind is Kind.MASK else ()
+    columns = [has_column(modality.key), sha256_column(modality.key), date_column(modality.key)]
+    columns += [classes_column(key) for key in modality.nomenclatures]
+    for column in [*columns, *(_mean_column(name) for name in means)]:
+        row.pop(column, None)
+
+
+def _mean_column(band: str) -> str:
+    return f"{band}_percent"
+
+
+def class_counts(
     pixels: npt.NDArray[np.generic], modality: Modality, file: SourceFile
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the pixels of every class by class set; refuse classes that do not exist."""
+    """Return the pixels of every class by class set; none where there are no classes.
+
+    Raises
+    ------
+    SourceDataError
+        If it holds a class that does not exist.
+    """
     counts = {}
     for level, key in enumerate(modality.nomenclatures, start=1):
         nomenclature = modality.nomenclature(level)
@@ -194,6 +215,6 @@ def _mask_means(pixels: npt.NDArray[np.generic], modality: Modality) -> Mapping[
         return {}
     means = pixels.astype(np.float64).mean(axis=(2, 3)).round(3)
     return {
-        f"{name}_percent": [float(v) for v in means[:, i]]
+        _mean_column(name): [float(v) for v in means[:, i]]
         for i, name in enumerate(modality.band_names)
     }

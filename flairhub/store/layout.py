@@ -123,6 +123,11 @@ def shard_patches(roi: RoiGrid, patch_bytes: int) -> tuple[int, int]:
     return shape
 
 
+def array_names(modality: Modality) -> tuple[str, ...]:
+    """Return the names of the arrays that hold a modality: one, or one a band for masks."""
+    return modality.band_names if modality.kind is Kind.MASK else (modality.key,)
+
+
 def array_specs(
     modality: Modality, roi: RoiGrid, dates: int = 0, area: Grid | None = None
 ) -> tuple[ArraySpec, ...]:
