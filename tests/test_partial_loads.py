@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from flairhub.errors import CheckpointError, ConfigError, UnknownNameError
+from flairhub.modalities import get_modality
 from flairhub.models import IgnOptions, build, load
 from flairhub.models.weights import WeightsError
 from tests.networks import State, make
@@ -24,6 +28,11 @@ LAST = "encoders.SENTINEL2_TS.out_conv.conv.conv"
 @pytest.fixture(scope="module")
 def aerial() -> State:
     return make(AERIAL).state_dict()
+
+
+@pytest.fixture(scope="module")
+def lc_g() -> State:
+    return make(LC_G).state_dict()
 
 
 @pytest.mark.parametrize(("options", "new"), [(DEM, "DEM_ELEV"), (SERIES, "SENTINEL2_TS")])
@@ -82,3 +91,73 @@ def test_the_last_layers_of_a_series_stay_with_their_classes() -> None:
     file = make(LPIS_F).state_dict()
     report = load(file, build(LPIS_F), adapt_heads=True).report
     assert {**report.fresh, **report.adapted, **report.left_over} == {}
+
+
+# What the user names is what is meant
+
+
+def test_a_lone_beginning_of_names_is_one() -> None:
+    file = make(AERIAL).state_dict()
+    model = make(SERIES, seed=1)
+    new = ["encoders.SENTINEL2_TS.", "fusion_handler."]
+    listed = load(file, model, fresh=new).report
+    less = {n: t for n, t in make(SERIES).state_dict().items() if not n.startswith(new[0])}
+    alone = load(less, model, fresh=new[0]).report
+    assert set(alone.fresh) == {n for n in listed.fresh if n.startswith(new[0])}
+    report = load(make(SERIES).state_dict(), model, drop=new[0]).report
+    assert len(report.loaded) == len(model.state_dict())
+    fused = make(SERIES).state_dict()
+    report = load(fused, make(AERIAL), fresh="fusion_handler.", drop=new[0]).report
+    assert set(report.left_over) == {n for n in fused if n.startswith(new[0])}
+
+
+@pytest.mark.parametrize(
+    ("bands", "error", "message"),
+    [
+        ({"sentinel2_ts": ["B8", "B4"]}, UnknownNameError, "sentinel2_ts has no band 'B8'"),
+        ({"sentinel2_ts": ["B04", "purple"]}, UnknownNameError, "no band 'purple'"),
+        ({"sentinel2_tss": ["B04"]}, UnknownNameError, "Did you mean 'sentinel2_ts'"),
+        ({"sentinel2_ts": []}, ConfigError, r"at least one; got \[\]"),
+        ({"sentinel2_ts": ["B04", "B04"]}, ConfigError, "different names"),
+        ({"sentinel2_ts": 4}, ConfigError, "got 4"),
+        ({"sentinel2_ts": [1, 2]}, ConfigError, r"got \[1, 2\]"),
+        ({"dem_elev": ["dsm"]}, (ConfigError, CheckpointError), "dem_elev|DEM_ELEV"),
+        (4, ConfigError, "names by modality.*got 4"),
+    ],
+)
+@pytest.mark.parametrize("side", ["bands", "file_bands"])
+def test_bands_are_checked(
+    bands: Any,  # noqa: ANN401
+    error: type[Exception],
+    message: str,
+    side: str,
+    lc_g: State,
+) -> None:
+    model = build(LC_G)
+    for target in (None, "LC-G", model):
+        with pytest.raises(error, match=message):
+            load(lc_g, target, adapt_bands=True, **{side: bands})
+
+
+def test_a_lone_band_is_one(lc_g: State) -> None:
+    model = load(lc_g, bands={"sentinel2_ts": "B04"}, adapt_bands=True).model
+    name = "encoders.SENTINEL2_TS.in_conv.conv.conv.0.weight"
+    place = get_modality("sentinel2_ts").band_names.index("B04")
+    assert torch.equal(model.state_dict()[name][:, 0], lc_g[name][:, place])
+
+
+def test_bands_of_modules_whose_layers_are_not_known_are_refused() -> None:
+    class Other(nn.Linear): ...
+
+    model = Other(2, 2)
+    with pytest.raises(ConfigError, match="first layers of no modality"):
+        load(dict(model.state_dict()), model, bands={"spot_rgbi": ["red"]})
+
+
+def test_options_of_a_model_that_is_built_come_before_its_bands() -> None:
+    both = ("aerial_rgbi", "dem_elev")
+    report = load(
+        make(DEM).state_dict(), "LC-A", modalities=both, encoder="resnet18",
+        bands={"dem_elev": ("dsm",)}, adapt_bands=True,
+    ).report  # fmt: skip
+    assert list(report.adapted) == ["encoders.DEM_ELEV.seg_model.conv1.weight"]

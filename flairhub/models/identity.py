@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flairhub.errors import CheckpointError
+from flairhub.errors import CheckpointError, ConfigError
 from flairhub.modalities import get_modality
 from flairhub.models.flair.options import FlairOptions
 from flairhub.models.published import ModelOptions, options_of
@@ -55,20 +55,20 @@ class Identity:
         """Id of the published model, or None."""
         return self.card.id if self.card else None
 
-    def with_bands(self, bands: Mapping[str, Iterable[str]]) -> Identity:
+    def with_bands(self, bands: Mapping[str, str | Iterable[str]]) -> Identity:
         """Return the same with bands that the user knows.
 
         Raises
         ------
         UnknownNameError
             If a modality or band does not exist.
+        ConfigError
+            If they are no names of bands by modality.
         CheckpointError
             If the file has another number of channels, or not this modality.
         """
         known = dict(self.bands)
-        for name, given in bands.items():
-            key, chosen = get_modality(name).key, tuple(given)
-            check_bands(key, chosen)
+        for key, chosen in named_bands(bands).items():
             if key not in self.options.modalities:
                 msg = (
                     f"Bands are given for {key}; the file has {', '.join(self.options.modalities)}."
@@ -102,6 +102,36 @@ class Identity:
             "differences": list(self.differences),
             "notes": list(self.notes),
         }
+
+
+def named_bands(bands: object) -> dict[str, tuple[str, ...]]:
+    """Return what a user calls the bands of modalities, by key; a lone text is one band.
+
+    Raises
+    ------
+    UnknownNameError
+        If a modality or band does not exist.
+    ConfigError
+        If it is no mapping to names, or names no band or one twice.
+    """
+    if not isinstance(bands, Mapping):
+        msg = (
+            "Bands are names by modality, in the order of its channels, such as "
+            f"{{'aerial_rgbi': ('red', 'green', 'blue')}}; got {bands!r}. For a number of channels "
+            "build the model, and load into it."
+        )
+        raise ConfigError(msg)
+    result = {}
+    for name, given in bands.items():
+        key = get_modality(name).key
+        chosen = (given,) if isinstance(given, str) else given
+        texts = isinstance(chosen, Sequence) and all(isinstance(band, str) for band in chosen)
+        if not texts or not chosen or len(set(chosen)) < len(chosen):
+            msg = f"The bands of {key} are different names, at least one; got {given!r}."
+            raise ConfigError(msg)
+        check_bands(key, chosen)
+        result[key] = tuple(chosen)
+    return result
 
 
 def check_bands(key: str, bands: Iterable[str]) -> None:

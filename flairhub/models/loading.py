@@ -13,7 +13,7 @@ from flairhub.errors import CheckpointError
 from flairhub.modalities import get_modality
 from flairhub.models.flair.options import FlairOptions
 from flairhub.models.hub import SCHEME, Address, HubFile, fetch, registered, resolve_id
-from flairhub.models.identity import Identity, usual_bands
+from flairhub.models.identity import Identity, named_bands, usual_bands
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.matching import Bands, Rules
 from flairhub.models.published import build, options_of
@@ -23,7 +23,7 @@ from flairhub.models.weight_files import read_weights
 from flairhub.models.weights import LoadReport, WeightsError, load_state
 from flairhub.models.zoo import ModelCard, get_card
 
-Names = Mapping[str, Iterable[str]]
+Names = Mapping[str, str | Iterable[str]]
 
 
 class Loaded(NamedTuple):
@@ -80,8 +80,8 @@ def load(
     adapt_bands: bool = False,
     bands: Names | None = None,
     file_bands: Names | None = None,
-    fresh: Iterable[str] = (),
-    drop: Iterable[str] = (),
+    fresh: str | Iterable[str] = (),
+    drop: str | Iterable[str] = (),
     revision: str | None = None,
     sha256: str | None = None,
     offline: bool = False,
@@ -106,8 +106,8 @@ def load(
     file_bands
         Bands of the file by modality, where it does not tell them and they are not IGN's.
     fresh, drop
-        Beginnings of names: tensors of the model that keep their starting values though the file
-        may lack them, and tensors of the file that are not used.
+        A beginning of names, or several: tensors of the model that keep their starting values
+        though the file may lack them, and tensors of the file that are not used.
     revision, sha256
         For the hub: commit, tag or branch; and the digest that the file must have.
     offline, cache_dir
@@ -131,6 +131,8 @@ def load(
         If weights cannot be had from the hub.
     UnknownNameError
         If there is no such model, modality or band.
+    ConfigError
+        If bands are no names by modality, or of what is no input of the model.
 
     Examples
     --------
@@ -144,21 +146,22 @@ def load(
     if isinstance(model, nn.Module) and options:
         msg = f"Options are for models built here; a module was given with {', '.join(options)}."
         raise TypeError(msg)
+    wanted = named_bands({} if bands is None else bands)
+    given = named_bands({} if file_bands is None else file_bands)
+    rules = Rules(adapt_windows, adapt_heads, adapt_bands, _texts(fresh), _texts(drop))
     opened = open_source(
         source, revision=revision, sha256=sha256, offline=offline, cache_dir=cache_dir
     )
     identity = _identify(opened, needed=model is None)
-    if identity and file_bands:
-        identity = identity.with_bands(file_bands)
-    found = {**identity.bands} if identity else _keyed(file_bands)
-    wanted = _keyed(bands)
+    if identity:
+        identity = identity.with_bands(given)
+    found = {**identity.bands} if identity else given
     if isinstance(model, nn.Module):
         target = model
         wanted = {**_usual(model), **wanted}
     else:
         target = _build(model, identity, wanted, options).eval()
         wanted = {**_usual(target), **(found if model is None else {}), **wanted}
-    rules = Rules(adapt_windows, adapt_heads, adapt_bands, tuple(fresh), tuple(drop))
     report = load_state(
         target,
         opened.tensors,
@@ -237,7 +240,7 @@ def _build(
         raise WeightsError(msg)
     base = identity.options if model is None and identity else options_of(get_card(str(model)))
     counts = {key: len(found) for key, found in bands.items()}
-    network: nn.Module = build(base.with_bands(counts), **options)
+    network: nn.Module = build(base.changed(**options).with_bands(counts))
     return network
 
 
@@ -249,8 +252,9 @@ def _usual(model: nn.Module) -> dict[str, tuple[str, ...]]:
     return usual_bands({key: options.bands_of(key) for key in options.modalities})
 
 
-def _keyed(bands: Names | None) -> dict[str, tuple[str, ...]]:
-    return {get_modality(name).key: tuple(found) for name, found in (bands or {}).items()}
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one or several beginnings of names as several."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _named(bands: Mapping[str, tuple[str, ...]]) -> Bands:

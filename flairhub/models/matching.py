@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
+from flairhub.errors import ConfigError
 from flairhub.models import names as naming
 from flairhub.models.adapt import fresh_class_layer, rearrange_bands, resize_window
 
@@ -90,6 +91,11 @@ def match(
         What may be changed.
     file_bands, model_bands
         Bands of modalities, by IGN's name, where they are known.
+
+    Raises
+    ------
+    ConfigError
+        If bands are given for a modality that has no first layer.
     """
     return _Matching(file, model, rules, file_bands or {}, model_bands or {}).plan
 
@@ -111,14 +117,15 @@ class _Matching:
             for key, wanted in model_bands.items()
             if key in file_bands
         }
-        first = naming.first_layers({name: tuple(t.shape) for name, t in model.items()})
+        first = _first_layers(model, "model", model_bands)
+        _first_layers(file, "file", file_bands)
         self.first_layers = set(first.values())
         # each by its own names: a layer that lies idle in a file may be at work in the model
         self.dead_in_file = naming.dead_parameters(file)
         self.dead = naming.dead_parameters(model)
         self.file_tasks = naming.tasks_in(file)
         self.model_tasks = naming.tasks_in(model)
-        self.other_classes = self._series_of_other_classes()
+        self.other_classes = self._layers_of_other_classes()
         self.plan = Plan()
         for name, target in model.items():
             self._settle(name, target)
@@ -126,16 +133,18 @@ class _Matching:
             if name not in model:
                 self._settle_surplus(name)
 
-    def _series_of_other_classes(self) -> frozenset[str]:
-        """Return the class layers of series whose classes are others than in the file.
+    def _layers_of_other_classes(self) -> frozenset[str]:
+        """Return the class layers that are not those of the file, whatever their shapes.
 
-        Their widths and number follow from the classes of all tasks, so that the last layer of one
-        side may have the shape of one before the last of the other.
+        Widths and number of those of a series follow from the classes of all tasks, so that the
+        last of one side may have the shape of one before the last of the other. The head of a model
+        of series with one task was never trained.
         """
         known = self.file_tasks and self.model_tasks
         others = bool(known) and set(self.file_tasks) != set(self.model_tasks)
         old, new = naming.series_classes(self.file), naming.series_classes(self.model)
-        found: set[str] = set()
+        idle = self.dead_in_file.keys() - self.dead.keys()
+        found = {name for name in idle if naming.is_class_layer(name)}
         for modality in old.keys() & new.keys():
             kernels = [
                 [(n, side[n].shape) for n in names if side[n].ndim == 4]
@@ -160,8 +169,6 @@ class _Matching:
             self._settle_bands(name, found, target)
         elif name in self.other_classes:
             self._settle_classes(name, _shapes(found, target), target)
-        elif name in self.dead_in_file and name not in self.dead:
-            self._settle_idle(name, found, target)
         elif found.shape == target.shape:
             plan.loaded.append(name)
             plan.values[name] = partial(_as_is, found)
@@ -172,7 +179,9 @@ class _Matching:
         elif naming.is_class_layer(name):
             self._settle_classes(name, _shapes(found, target), target)
         else:
-            plan.unfit[name] = _shapes(found, target)
+            idle = self.dead_in_file.get(name)
+            hint = f": idle in the file ({idle}); name it in fresh= to start it anew"
+            plan.unfit[name] = _shapes(found, target) + (hint if idle else "")
 
     def _settle_missing(self, name: str, target: Tensor) -> None:
         """Decide about a tensor that the file lacks."""
@@ -189,16 +198,6 @@ class _Matching:
             self._settle_decoder(name, task, target)
         else:
             plan.missing.append(name)
-
-    def _settle_idle(self, name: str, found: Tensor, target: Tensor) -> None:
-        """Decide about a tensor that nothing used where the file comes from, but the model uses."""
-        if naming.is_class_layer(name):
-            self._settle_classes(name, _shapes(found, target), target)
-            return
-        self.plan.unfit[name] = (
-            f"{_shapes(found, target)}: idle in the file ({self.dead_in_file[name]}), at work in "
-            "the model; name it in fresh= to start it anew"
-        )
 
     def _settle_decoder(self, name: str, task: str, target: Tensor) -> None:
         """Start the decoder of a task that the file lacks from that of the file's first task."""
@@ -269,6 +268,18 @@ class _Matching:
             plan.left_over[name] = "last layer for other classes"
         else:
             plan.unexpected.append(name)
+
+
+def _first_layers(tensors: Mapping[str, Tensor], what: str, bands: Bands) -> dict[str, str]:
+    """Return names of first layers by modality; bands of none of them would tell nothing."""
+    found = naming.first_layers({name: tuple(t.shape) for name, t in tensors.items()})
+    if stray := bands.keys() - found.keys():
+        msg = (
+            f"Bands are given for {', '.join(sorted(stray))}; the {what} has first layers of "
+            f"{', '.join(found) or 'no modality that is known'}."
+        )
+        raise ConfigError(msg)
+    return found
 
 
 def _as_is(value: Tensor) -> Tensor:
