@@ -230,15 +230,17 @@ def test_a_series_of_no_date_is_absent() -> None:
     assert_same(call.into(model), expected)
 
 
-def test_a_series_needs_the_masks_that_the_model_was_built_with() -> None:
+def test_a_series_is_absent_where_its_masks_are() -> None:
     modalities = ("spot_rgbi", "sentinel2_ts", "sentinel2_msk_sc")
     model = make_model(modalities).eval()
     call = make_call(modalities)
     expected = call.without("sentinel2_ts", "sentinel2_msk_sc").into(model)
-    assert_same(call.without("sentinel2_msk_sc").into(model), expected)
+    call.present["sentinel2_msk_sc"] = torch.zeros(2, dtype=torch.bool)
+    assert_same(call.into(model), expected)
+    found = make_call(modalities)
     changed = make_call(modalities)
     changed.inputs["sentinel2_msk_sc"] += 1
-    assert not torch.allclose(changed.into(model)["cosia"], call.into(model)["cosia"])
+    assert not torch.allclose(changed.into(model)["cosia"], found.into(model)["cosia"])
 
 
 def test_the_finest_raster_may_be_absent() -> None:

@@ -250,7 +250,9 @@ def test_every_parameter_learns(modalities: tuple[str, ...], changes: dict[str, 
     call = every_input(batch=4)
     call["inputs"]["sentinel1_asc_ts"] = random(4, 4, 2, 5, 5)
     call["days"]["sentinel1_asc_ts"] = call["days"]["sentinel2_ts"]
-    call["inputs"] = {key: call["inputs"][key].double() for key in modalities}
+    for part, tensors in call.items():
+        call[part] = {key: tensors[key] for key in modalities if key in tensors}
+    call["inputs"] = {key: pixels.double() for key, pixels in call["inputs"].items()}
     scores = model(**call)
     labels = {"cosia": torch.randint(0, 15, scores.main["cosia"][:, 0].shape).to(torch.uint8)}
     loss = SegmentationLoss(COUNTS, auxiliary=changes.get("auxiliary", 0.0))

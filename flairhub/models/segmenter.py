@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from flairhub.errors import GridError, UnknownNameError, did_you_mean
+from flairhub.errors import GridError
 from flairhub.models.absence import AbsentTokens, ModalityDropout
 from flairhub.models.alignment import Size, common_size, next_multiple, pad_to, resize
+from flairhub.models.checks import CallForm
 from flairhub.models.dates import computes_all
 from flairhub.models.decoders import Decoder
 from flairhub.models.encoder import MapEncoder
@@ -87,6 +88,7 @@ class MultimodalSegmenter(nn.Module):
             {modality: nn.ModuleDict(each) for modality, each in auxiliary.items()}
         )
         self.finest_m = min(resolutions_m.values())
+        self.form = CallForm(bands, self.placement, series, companions)
 
     def forward(
         self,
@@ -102,15 +104,16 @@ class MultimodalSegmenter(nn.Module):
         ----------
         inputs : mapping of Tensor, shape (B, C, H, W) or (B, T, C, H, W), float32
             By modality, normalised; any of those that the model was built for. One that is left out
-            is absent everywhere.
+            is absent everywhere. A series and its companion are given both or neither.
         days : mapping of Tensor, shape (B, T), int64
             Days since 1970-01-01, by series.
         lengths : mapping of Tensor, shape (B,), int64
-            True number of dates, by series; a series of none is absent. All dates are true where
-            the key is left out.
+            True number of dates, by series, from 0 to T; a series of none is absent. All dates are
+            true where the key is left out. Those of companions are not used. On other devices than
+            the CPU and in graphs numbers are not looked at: less than 0 is as 0, more than T as T.
         present : mapping of Tensor, shape (B,), bool
             Which samples have a modality; all where the key is left out. What stands in the inputs
-            of the other samples is never looked at.
+            of the other samples is never looked at. A series is absent where its companion is.
         size
             Height and width of the scores; unless given, those that the ground has at the
             resolution of the finest modality that the model was built for.
@@ -125,22 +128,31 @@ class MultimodalSegmenter(nn.Module):
         Raises
         ------
         GridError
-            If inputs do not cover the same ground, or none of them can be encoded.
+            If inputs do not cover the same ground, a tensor does not fit, or no sample has anything
+            (which a compiled or exported network does not notice). A sample that has nothing, among
+            others that do, gets scores that say nothing: those of any other such sample.
         UnknownNameError
-            If the model was not built for an input.
+            If a name is none that the model was built for.
         """
-        self._check(inputs)
+        days, lengths, present = days or {}, lengths or {}, present or {}
+        self.form.check(inputs, days, lengths, present)
         ground = common_size(inputs, self.resolutions_m, self.finest_m)
         padded = next_multiple(ground, round(self.levels_m[-1] / self.finest_m))
         batch = next(iter(inputs.values())).shape[0]  # len() would fix it in exported graphs
         maps: dict[str, list[Tensor]] = {}
         rows: dict[str, Tensor] = {}
-        for name, source, has in self._sources(inputs, lengths or {}, present or {}):
-            found = self._encode(name, source, has, days or {}, lengths or {}, padded)
+        for name, source, has in self._sources(inputs, lengths, present):
+            found = self._encode(name, source, has, days, lengths, padded)
             if found:
                 maps[name] = found
                 if has is not None:
                     rows[name] = has
+        if not maps:
+            msg = (
+                f"No sample has any of {', '.join(inputs)}: `present` is False or `lengths` are 0 "
+                "for all of them, so there is nothing to classify."
+            )
+            raise GridError(msg)
         pyramid = self._merge(maps, rows, batch, padded)
         decoded = self.dropout(self.decoder(pyramid))
 
@@ -156,21 +168,6 @@ class MultimodalSegmenter(nn.Module):
             if self.training and name in maps
         }
         return Scores(main, aux)
-
-    def _check(self, inputs: Mapping[str, Tensor]) -> None:
-        for name in inputs:
-            if name not in self.resolutions_m:
-                hint = did_you_mean(name, self.resolutions_m)
-                msg = f"The model was not built for the input {name!r}. {hint}"
-                raise UnknownNameError(msg)
-        if not any(
-            {name, self.companions.get(name, name)} <= inputs.keys() for name in self.placement
-        ):
-            needs = [f"{n} with {self.companions[n]}" if n in self.companions else n
-                     for n in self.placement]  # fmt: skip
-            found = ", ".join(inputs) or "none"
-            msg = f"The model needs at least one input of {', '.join(needs)}; got {found}."
-            raise GridError(msg)
 
     def _size(self, resolution_m: float, padded: Size) -> Size:
         """Return the padded ground's size at another resolution."""
@@ -189,7 +186,7 @@ class MultimodalSegmenter(nn.Module):
         """
         for name in self.placement:
             companion = self.companions.get(name)
-            if name not in inputs or (companion and companion not in inputs):
+            if name not in inputs:
                 continue
             source = inputs[name]
             flags = [present[key] for key in (name, companion) if key and key in present]

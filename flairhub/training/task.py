@@ -215,8 +215,9 @@ class SegmentationTask(LightningModule):
     def _classify(self, ready: MultimodalBatch) -> ModelScores:
         # Labels are finer than the inputs where no 20 cm raster is among these.
         sizes = {(labels.shape[-2], labels.shape[-1]) for labels in ready.labels.values()}
+        present = {key: ready.present[key] for key in ready.inputs}  # labels have flags too
         found: ModelScores = self.model(
-            ready.inputs, ready.days, ready.lengths, ready.present, max(sizes, default=None)
+            ready.inputs, ready.days, ready.lengths, present, max(sizes, default=None)
         )
         return found
 
