@@ -16,7 +16,7 @@ from typing import Any
 from converters.documents import domain_document
 from converters.engine import Engine, engine_for
 from converters.jobs import Options, roi_jobs
-from converters.lock import domain_lock
+from converters.lock import Claim, domain_lock
 from converters.receipts import (
     ASIDE,
     Receipt,
@@ -138,8 +138,8 @@ def convert(
     report = ConversionReport()
     with engine_for(root, workers, scheduler) as engine:
         for domain, rois in chosen_rois(source, selection, options.modalities):
-            with domain_lock(place, domain), _target_errors(place):
-                work = _Domain(place, domain, root, source.name, options, report, engine)
+            with _target_errors(place), domain_lock(root, domain) as claim:
+                work = _Domain(place, claim, source.name, options, report, engine)
                 work.convert(rois, progress)
     report.notes += source.notes
     return report
@@ -199,17 +199,16 @@ class _Domain:
     def __init__(
         self,
         root: Location,
-        domain: DomainId,
-        url: str | Location,
+        claim: Claim,
         source_name: str,
         options: Options,
         report: ConversionReport,
         engine: Engine,
     ) -> None:
-        self.root, self.domain, self.url, self.engine = root, domain, url, engine
+        self.root, self.claim, self.domain, self.engine = root, claim, claim.domain, engine
         self.source_name, self.options, self.report = source_name, options, report
-        self.store = root / store_name(domain)
-        self.work = work_place(root, domain)
+        self.store = root / store_name(self.domain)
+        self.work = work_place(root, self.domain)
 
     def convert(self, rois: Sequence[RoiSource], progress: Progress | None) -> None:
         """Convert what is not there yet, and complete the tables."""
@@ -217,7 +216,10 @@ class _Domain:
         complete = read_receipts(self.root, self.domain)
         self._check_family(complete)
         jobs, skipped = roi_jobs(self.root, self.domain, rois, complete, self.options)
-        jobs = [replace(job, root=self.url, source_name=self.source_name) for job in jobs]
+        claim = self.claim
+        jobs = [
+            replace(job, root=claim.root, source_name=self.source_name, claim=claim) for job in jobs
+        ]
         for job in jobs:
             if job.source.problem is not None and not self.options.skip:
                 raise SourceDataError(job.source.problem)
@@ -255,6 +257,7 @@ class _Domain:
 
         Returns the ROIs of its tables that are made anew.
         """
+        self.claim.check()
         jobs = [job for job in jobs if job.source.problem is None]
         anew = {str(job.source.roi) for job in jobs if job.hides} & set(complete)
         kept = {str(job.source.roi) for job in jobs if job.keep}
@@ -278,6 +281,7 @@ class _Domain:
             found = receipt_at(self.root, self.domain, roi)
             if found is not None and committed(self.store / roi) is not None:
                 receipts[roi] = found
+        self.claim.check()
         if not receipts:
             msg = f"{self.domain}: no ROI could be converted. " + "; ".join(map(str, skipped))
             raise SourceDataError(msg)

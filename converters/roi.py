@@ -19,6 +19,7 @@ from converters.documents import (
     scalar_document,
 )
 from converters.files import SourceFile
+from converters.lock import Claim
 from converters.rasters import Raster
 from converters.raw_roi import RawRoi
 from converters.receipts import (
@@ -85,6 +86,8 @@ class RoiJob:
         Those that are in the store and are made anew.
     hides
         Whether the ROI is out of sight until it is complete; one that only grows is not.
+    claim
+        The right to write the domain, looked at before anything that readers see is written.
     """
 
     source: RoiSource
@@ -96,6 +99,12 @@ class RoiJob:
     keep: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     hides: bool = True
+    claim: Claim | None = None
+
+    def check_claim(self) -> None:
+        """Return if the domain is still ours to write; else raise `ConversionError`."""
+        if self.claim is not None:
+            self.claim.check()
 
 
 def convert_roi(job: RoiJob) -> Outcome:
@@ -118,6 +127,7 @@ def convert_roi(job: RoiJob) -> Outcome:
         writer = _RoiWriter(job, place, root, objects)
         if job.replaced:
             writer.raw.check(job.replaced, writer.left_out() if job.skip else ())
+        job.check_claim()
         if job.hides:
             writer.hide()
         try:
@@ -194,6 +204,7 @@ class _RoiWriter:
         document = dump(consolidated(group_document(self._attributes()), self.nodes))
         self._note_object("zarr.json", document)
         self.writing.finish()
+        self.job.check_claim()
         if self._delete_leftovers():
             self.place.flush()
         else:  # every new group is flushed already
@@ -211,6 +222,7 @@ class _RoiWriter:
     def undo(self) -> None:
         """Delete what was written of a ROI that cannot be completed."""
         self.writing.finish()
+        self.job.check_claim()
         for key in self.place.objects():
             if key != "zarr.json" and f"{self.source.roi}/{key}" not in self.kept_objects:
                 (self.place / key).delete()

@@ -33,6 +33,17 @@ _MEMORY: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """One version of an object: the tags that its store tells it by, and when it was written.
+
+    `modified` is in seconds since 1970, by the store's clock.
+    """
+
+    tags: Mapping[str, str]
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
 class Location:
     """A place in a Zarr store.
 
@@ -124,16 +135,48 @@ class Location:
             raise NotImplementedError from error
         return True
 
-    def modified(self) -> float | None:
-        """Return when the object here was written, seconds since 1970; None without one."""
+    def read_stamped(self) -> tuple[bytes, Stamp]:
+        """Return the object at this place of object storage, and which version of it that is.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is none.
+        NotImplementedError
+            If this is no object storage.
+        """
         if not isinstance(self.store, ObjectStore):
             raise NotImplementedError
         import obstore
 
         try:
-            return obstore.head(self.store.store, self.path)["last_modified"].timestamp()
-        except FileNotFoundError:
-            return None
+            found = obstore.get(self.store.store, self.path)
+        except FileNotFoundError as error:
+            msg = f"There is nothing at {self}."
+            raise NotInStoreError(msg) from error
+        tags = {name: str(found.meta[name]) for name in ("e_tag", "version") if found.meta[name]}
+        return bytes(found.bytes()), Stamp(tags, found.meta["last_modified"].timestamp())
+
+    def replace(self, data: bytes, stamp: Stamp) -> bool:
+        """Write over one version of the object here; return False where there is another by now.
+
+        Raises
+        ------
+        NotImplementedError
+            If this kind of store does not compare versions when it writes.
+        """
+        if not isinstance(self.store, ObjectStore) or not stamp.tags:
+            raise NotImplementedError
+        import obstore
+        from obstore.exceptions import NotSupportedError, PreconditionError
+
+        try:
+            obstore.put(self.store.store, self.path, data, mode=cast("Any", stamp.tags))
+        except (PreconditionError, FileNotFoundError):
+            return False
+        except NotSupportedError as error:
+            raise NotImplementedError from error
+        return True
 
     def flush(self) -> None:
         """Return when what lies at or below this place survives a power cut.
