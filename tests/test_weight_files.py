@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from flairhub.errors import CheckpointError, UnknownNameError
-from flairhub.models import load
+from flairhub.models import identify, load
+from flairhub.models.weights import WeightsError
 from tests.networks import ALONE, SERIES, State, make, same
 
 DEEP = "encoders.SENTINEL2_TS.in_conv.conv.conv.0.weight"
@@ -172,7 +174,72 @@ def test_missing_files_and_unknown_ids_differ(tmp_path: Path) -> None:
         load("LC-AA")
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"state_dict": {}}, {"model": {"a": 1}}])
+def test_a_checkpoint_that_is_open_loads(series: State) -> None:
+    content = {"state_dict": {f"model.{k}": t for k, t in series.items()}, "epoch": 3}
+    model, report = load(content)
+    assert same(model, series)
+    assert report.prefix == "model."
+    assert identify(content).id == "LC-G"
+    for wrong in ({1: torch.ones(1)}, {"a": 3}):
+        with pytest.raises(CheckpointError, match=r"no state dict: .*found (1|'a') \("):
+            load(wrong)  # type: ignore[arg-type]
+
+
+def test_safetensors_cut_to_a_few_bytes_are_damaged(tmp_path: Path, series: State) -> None:
+    """They may begin as a pickle does."""
+    file = tmp_path / "weights.safetensors"
+    for content in (b"\x80\x02\0\0\0", b"\x80\x02\0\0\0\0\0\0{"):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"cut off after {len(content)} bytes"):
+            load(file)
+
+
+def test_bytes_that_changed_in_a_checkpoint_are_noticed(tmp_path: Path, series: State) -> None:
+    file = tmp_path / "last.ckpt"
+    as_lightning(series, file)
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged.*checksum of last/data/\d+"):
+        load(file)
+
+
+def test_files_without_checksums_are_read(
+    tmp_path: Path, series: State, request: pytest.FixtureRequest
+) -> None:
+    torch.serialization.set_crc32_options(False)
+    request.addfinalizer(partial(torch.serialization.set_crc32_options, True))
+    as_lightning(series, tmp_path / "quick.ckpt")
+    assert same(load(tmp_path / "quick.ckpt").model, series)
+    torch.save(series, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert same(load(tmp_path / "old.pt").model, series)
+
+
+def test_a_quarter_of_the_precision_is_widened_and_told(series: State) -> None:
+    few = {k: t.to(torch.float8_e4m3fn) if t.dim() > 1 else t for k, t in series.items()}
+    model, report = load(few)
+    assert torch.equal(model.state_dict()[DEEP], few[DEEP].float())
+    assert list(report.converted) == ["float8_e4m3fn to float32"]
+    broken = {**few, DEEP: torch.full_like(series[DEEP], torch.nan).to(torch.float8_e4m3fn)}
+    with pytest.raises(WeightsError, match=f"not finite: {DEEP}"):
+        load(broken)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(lambda t: t.to_sparse(), "sparse"), (lambda t: t.to("meta"), "device 'meta'")],
+)
+def test_tensors_that_hold_no_plain_numbers_are_refused(
+    series: State, change: Callable[[Tensor], Tensor], why: str
+) -> None:
+    with pytest.raises(WeightsError, match=f"{DEEP} .*{why}"):
+        load({**series, DEEP: change(series[DEEP])})
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {1: torch.ones(1)}, {"a": 1}, {"state_dict": {}}, {"model": {"a": 1}}]
+)
 def test_what_is_no_state_dict_is_told(tmp_path: Path, content: object) -> None:
     file = tmp_path / "x.pt"
     torch.save(content, file)

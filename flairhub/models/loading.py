@@ -19,7 +19,7 @@ from flairhub.models.matching import Bands, Rules
 from flairhub.models.published import build, options_of
 from flairhub.models.recognition import identify
 from flairhub.models.saving import read_header
-from flairhub.models.weight_files import read_weights
+from flairhub.models.weight_files import read_weights, tensors_in
 from flairhub.models.weights import LoadReport, WeightsError, load_state
 from flairhub.models.zoo import ModelCard, get_card
 
@@ -72,7 +72,7 @@ class Source:
 
 
 def load(
-    source: str | Path | Mapping[str, Tensor],
+    source: str | Path | Mapping[str, Any],
     model: nn.Module | str | None = None,
     *,
     adapt_windows: bool = False,
@@ -94,7 +94,7 @@ def load(
     ----------
     source
         A file (safetensors, a Lightning checkpoint, a state dict of ``torch.save``), tensors by
-        name, the id of a published model, or ``hf://owner/name[@revision][/file]``.
+        name or an opened checkpoint that holds them, the id of a published model, or ``hf://owner/name[@revision][/file]``.
     model
         A module; or the id of a published model, which is built; or None for what the weights fit.
     adapt_windows, adapt_heads, adapt_bands
@@ -182,7 +182,7 @@ def load(
 
 
 def open_source(
-    source: str | Path | Mapping[str, Tensor],
+    source: str | Path | Mapping[str, Any],
     *,
     revision: str | None = None,
     sha256: str | None = None,
@@ -191,7 +191,7 @@ def open_source(
 ) -> Source:
     """Open weights from wherever they lie; see `load`."""
     if isinstance(source, Mapping):
-        return Source("the state dict", source)
+        return Source("the state dict", tensors_in(source, "the state dict"))
     text = str(source)
     if isinstance(source, str) and not text.startswith(SCHEME) and not Path(text).exists():
         if Path(text).suffix or len(Path(text).parts) > 1:

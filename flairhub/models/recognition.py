@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from torch import Tensor
+from typing import Any
 
 from flairhub.errors import CheckpointError
 from flairhub.models import names as naming
@@ -12,15 +11,17 @@ from flairhub.models.flair import recognition as flair
 from flairhub.models.identity import Identity, untold_bands, usual_bands
 from flairhub.models.ign import recognition as ign
 from flairhub.models.published import ModelOptions
+from flairhub.models.weight_files import tensors_in
 
 
-def identify(state: Mapping[str, Tensor], *, encoder: str | None = None) -> Identity:
+def identify(state: Mapping[str, Any], *, encoder: str | None = None) -> Identity:
     """Say which network tensors by name belong to.
 
     Parameters
     ----------
     state
-        A state dict, with the prefix of wrappers or without; only shapes are read.
+        A state dict, with the prefix of wrappers or without, or an opened checkpoint that holds
+        one; only shapes are read.
     encoder
         Of the images of a network of IGN's form, where names and shapes do not tell: networks of
         timm whose padding alone differs have the same.
@@ -31,8 +32,9 @@ def identify(state: Mapping[str, Tensor], *, encoder: str | None = None) -> Iden
         If it is neither of IGN's form nor a baseline of FLAIR#1 or FLAIR#2, or lacks what decides
         the form, or has another encoder.
     """
-    _, own = naming.unwrap(state)
-    shapes = {name: tuple(state[full].shape) for name, full in own.items()}
+    tensors = tensors_in(state, "the state dict")
+    _, own = naming.unwrap(tensors)
+    shapes = {name: tuple(tensors[full].shape) for name, full in own.items()}
     options: ModelOptions
     notes: tuple[str, ...] = ()
     if naming.modalities_in(shapes) and naming.tasks_in(shapes):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from flairhub.errors import CheckpointError
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LARGEST_HEADER = 100_000_000
 _NESTS = ("state_dict", "model_state_dict")
+_SHORTEST = 10
+"""Bytes that any of these files has: fewer do not tell which it is."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ def read_weights(path: str | Path) -> StateFile:
     except OSError as error:
         msg = f"Cannot read the weights {path}: {error.strerror or error}."
         raise CheckpointError(msg) from error
+    if 0 < len(head) < _SHORTEST:
+        msg = f"{path} is damaged: it is cut off after {len(head)} bytes. Fetch it again."
+        raise CheckpointError(msg)
     # first, since the length that safetensors begin with may begin like a pickle
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
         return _read_safetensors(path)
@@ -100,28 +106,65 @@ def _read_safetensors(path: Path) -> StateFile:
 
 def _read_torch(path: Path) -> StateFile:
     try:
+        _check_sums(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_describe_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         msg = f"{path} is damaged, or not a file of torch.save: {str(error).splitlines()[0]}"
         raise CheckpointError(msg) from error
+    tensors = tensors_in(content, str(path))
+    lightning = tensors is not content and "pytorch-lightning_version" in content
+    kind = "Lightning checkpoint" if lightning else "state dict"
+    return StateFile(path, dict(tensors), kind=kind)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the parts of an archive with its checksums, which torch's loader does not look at."""
+    with path.open("rb") as stream:
+        if stream.read(len(_ZIP)) != _ZIP:  # the older form has none
+            return
+    with zipfile.ZipFile(path) as archive:
+        # torch writes 0 for all of them where it is told to compute none
+        told = any(part.CRC for part in archive.infolist())
+        if told and (damaged := archive.testzip()):
+            msg = f"the checksum of {damaged} is another. Fetch it again."
+            raise zipfile.BadZipFile(msg)
+
+
+def tensors_in(content: object, name: str) -> Mapping[str, Tensor]:
+    """Return the tensors of a state dict, or of a checkpoint that holds one.
+
+    Parameters
+    ----------
+    content
+        Tensors by name, or a mapping that has them under ``state_dict`` or ``model_state_dict``.
+    name
+        What messages call it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is anything else.
+    """
     if not isinstance(content, Mapping):
-        msg = f"{path} holds a {type(content).__name__}; expected tensors by name."
+        msg = f"{name} holds a {type(content).__name__}; expected tensors by name."
         raise CheckpointError(msg)
     nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None)
-    tensors = content if nest is None else content[nest]
-    others = {str(k): type(v).__name__ for k, v in tensors.items() if not isinstance(v, Tensor)}
+    tensors: Mapping[Any, Any] = content if nest is None else content[nest]
+    others = {
+        repr(k): type(v).__name__
+        for k, v in tensors.items()
+        if not (isinstance(k, str) and isinstance(v, Tensor))
+    }
     if others or not tensors:
-        listed = ", ".join(f"{name} ({kind})" for name, kind in list(others.items())[:12])
+        listed = ", ".join(f"{one} ({kind})" for one, kind in list(others.items())[:12])
         msg = (
-            f"{path} is no state dict: expected tensors by name, or a checkpoint with them under "
+            f"{name} is no state dict: expected tensors by name, or a checkpoint with them under "
             f"{' or '.join(map(repr, _NESTS))}; found {listed or 'nothing'}."
         )
         raise CheckpointError(msg)
-    lightning = nest is not None and "pytorch-lightning_version" in content
-    kind = "Lightning checkpoint" if lightning else "state dict"
-    return StateFile(path, dict(tensors), kind=kind)
+    return tensors
 
 
 def _describe_refusal(path: Path, reason: str) -> str:

@@ -163,10 +163,33 @@ def _check_numbers(file: Mapping[str, Tensor], targets: Mapping[str, Tensor], so
             "device 'meta'. Build it on the CPU."
         )
         raise WeightsError(msg)
-    broken = [n for n, t in file.items() if t.is_floating_point() and not t.isfinite().all()]
+    unread = [f"{n} ({why})" for n, t in file.items() if (why := _unreadable(t))]
+    if unread:
+        msg = (
+            f"{source} holds tensors that no network of this package takes: {_list(unread)}. Write "
+            "them as plain numbers, such as float32."
+        )
+        raise WeightsError(msg)
+    broken = [n for n, t in file.items() if t.is_floating_point() and not _is_finite(t)]
     if broken:
         msg = f"{source} holds numbers that are not finite: {_list(broken)}. Training diverged?"
         raise WeightsError(msg)
+
+
+def _unreadable(tensor: Tensor) -> str:
+    """Say why a tensor holds no numbers that could be copied; nothing where it does."""
+    if tensor.is_meta:
+        return "without memory, on the device 'meta'"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "sparse or quantised"
+    if tensor.is_floating_point() and "x2" in _type(tensor):  # several numbers in a byte
+        return _type(tensor)
+    return ""
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Tell whether all numbers are finite; those of a byte are not asked in their own precision."""
+    return bool((tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all())
 
 
 def _describe(plan: Plan, source: str) -> str:
