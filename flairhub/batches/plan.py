@@ -7,37 +7,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import ceil, floor
-from os import PathLike
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from flairhub.batches.arguments import choose, choose_filters, cut, length, names, seconds
+from flairhub.batches.candidates import (
+    ROI_COLUMNS,
+    Candidates,
+    PlannedRoi,
+    candidates,
+    roi_grid,
+    stores_at,
+)
 from flairhub.batches.filters import CLOUDED, NO_FILTERS, Filters, Period
 from flairhub.batches.order import Shuffle, order
 from flairhub.batches.windowing import TOLERANCE, corners, lattice_step
 from flairhub.errors import NotInStoreError, PlanError, did_you_mean
-from flairhub.grids import PATCH_SIDE_M, Extent, RoiGrid
-from flairhub.modalities import Modality, get_label, get_modality
-from flairhub.store.access import Location, Source, resolve
-from flairhub.store.layout import store_name
-from flairhub.store.tables import (
-    FOLDS,
-    SPLITS,
-    domain_of,
-    has_column,
-    list_domains,
-    read_table,
-    times_column,
-)
+from flairhub.grids import PATCH_SIDE_M, Extent
+from flairhub.modalities import Modality
+from flairhub.store.access import Source, resolve
+from flairhub.store.tables import FOLDS, RETRY_S, SPLITS, domain_of, read_table
 
-_TABLES_AT_ONCE = 8
-"""Domains whose tables are read at the same time: object storage answers slowly, but many."""
-
-_ROI_COLUMNS = ("roi", "rows", "columns", "first_row", "first_column", "left", "top")
+__all__ = ["PatchPlan", "PatchWindow", "PlannedRoi"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +42,6 @@ class PatchWindow:
     domain: str
     roi: str
     extent: Extent
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRoi:
-    """A ROI that the plan reads: where its store lies, its lattice, and its clear dates.
-
-    Parameters
-    ----------
-    store
-        Of its domain.
-    domain, roi
-        Their names.
-    grid
-        The lattice of patches.
-    clear
-        Which dates of Sentinel-2 are clear over which patches, shape ``(rows, columns, dates)``;
-        None where the plan does not ask for clouds.
-    """
-
-    store: Location
-    domain: str
-    roi: str
-    grid: RoiGrid
-    clear: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,6 +99,7 @@ class PatchPlan:
         max_cloud: float | None = None,
         classes: Mapping[str, Mapping[str, float]] | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        retry_s: float = RETRY_S,
     ) -> PatchPlan:
         """Plan windows over all chosen ROIs, in the order domain, ROI, row, column.
 
@@ -136,7 +108,8 @@ class PatchPlan:
         url
             A folder of stores, one store, or several of either; a domain may occur once.
         modalities, labels
-            Inputs by registry key, and class sets (``cosia``, ``lpis_1``, ...).
+            Inputs by registry key, and class sets (``cosia``, ``lpis_1``, ...). A name alone will
+            do wherever several may stand.
         domains, rois
             Only these; all when absent.
         split
@@ -153,33 +126,43 @@ class PatchPlan:
             smaller than a window is not read. Of FLAIR#2's super-areas, which have a grid of
             their own, 40 x 40 pixels around a window's middle are read: `Grid.around`.
         complete
-            Keep only windows all of whose patches have every chosen modality and label. Otherwise
+            Keep only windows all of whose patches have every chosen modality and label, and for
+            each series that `dates` or `max_cloud` cut a date that all of them share. Otherwise
             windows whose patches have some of them are kept too, and what is absent is masked in
             the batch. Places without any patch are never planned.
         dates
             By modality, the first and the last day taken, such as ``{"sentinel2_ts":
-            ("2021-04-01", "2021-09-30")}``; None leaves an end open. Single-date imagery from
-            other days is not planned; series are cut to these days.
+            ("2021-04-01", "2021-09-30")}``; a month or a year stands for all of its days, None
+            leaves an end open. Single-date imagery from other days is not planned; series, which
+            must be read, are cut to these days, masks as their series.
         max_cloud
-            Dates of Sentinel-2 are read whose mean cloud percentage (0 to 100) is at most this
-            over every patch that the window touches.
+            Dates of Sentinel-2, which must be read, are left out unless their mean cloud
+            percentage (0 to 100) is at most this over every patch that the window touches.
         classes
             By class set and class, the least share (0 to 1) of a patch's pixels: ``{"cosia":
             {"vineyard": 0.05}}`` plans patches that are a twentieth vineyard or more; with 0,
             those that have any.
         storage_options
             For obstore or fsspec.
+        retry_s
+            Seconds for which storage that fails is asked again for tables.
 
         Raises
         ------
         PlanError
-            If a size does not fit the grids, a name does not exist, or no window is left.
+            If a size does not fit the grids, a value is none of its kind, or no window is left.
+        UnknownNameError
+            If a modality, band or class set does not exist.
         NotInStoreError
-            If a store or table is missing.
+            If a store or table is missing, or the URL cannot be one of a store.
+        ReadError
+            If the storage does not give the tables.
         """
-        chosen, labelled, by_name = _choose(modalities, labels, bands)
-        stride_m = window_m if stride_m is None else stride_m
-        step = lattice_step(_cut([*chosen, *labelled]), window_m=window_m, stride_m=stride_m)
+        chosen, labelled, by_name = choose(modalities, labels, bands)
+        window_m = length("window_m", window_m)
+        stride_m = window_m if stride_m is None else length("stride_m", stride_m)
+        step = lattice_step(cut([*chosen, *labelled]), window_m=window_m, stride_m=stride_m)
+        retry_s = seconds("retry_s", retry_s)
         if fold not in FOLDS:
             msg = f"There is no fold {fold!r}. {did_you_mean(fold, FOLDS)}"
             raise PlanError(msg)
@@ -187,25 +170,22 @@ class PatchPlan:
             msg = f"There is no split {split!r}. {did_you_mean(split, SPLITS)}"
             raise PlanError(msg)
         rasters = [m.key for m in (*chosen, *labelled)]
-        wanted = {get_modality(key).key: period for key, period in (dates or {}).items()}
-        filters = Filters(wanted, max_cloud, dict(classes or {}))
+        filters = choose_filters(chosen, dates, max_cloud, classes)
+        wanted = None if rois is None else set(names("rois", rois))
+        asked = Candidates(tuple(rasters), split, fold, complete, filters, retry_s)
+        several = None if domains is None else names("domains", domains)
+        stores = stores_at(url, several, storage_options, retry_s)
         planned: list[PlannedRoi] = []
         found: list[npt.NDArray[np.float64]] = []
         known: set[str] = set()
-        with ThreadPoolExecutor(_TABLES_AT_ONCE) as pool:
-            tables = pool.map(
-                lambda store: list(_usable_patches(store, rasters, split, fold, complete, filters)),
-                _stores(url, domains, storage_options),
-            )
-        for several in tables:
-            for roi, usable in several:
-                known.add(roi.roi)
-                if rois is None or roi.roi in rois:
-                    planned.append(roi)
-                    found.append(
-                        corners(roi.grid, usable, step=step, window_m=window_m, stride_m=stride_m)
-                    )
-        for name in sorted(set(rois or ()) - known):
+        for roi, usable in candidates(stores, asked):
+            known.add(roi.roi)
+            if wanted is None or roi.roi in wanted:
+                planned.append(roi)
+                found.append(
+                    corners(roi.grid, usable, step=step, window_m=window_m, stride_m=stride_m)
+                )
+        for name in sorted((wanted or set()) - known):
             msg = f"There is no ROI {name!r} in these domains. {did_you_mean(name, sorted(known))}"
             raise NotInStoreError(msg)
         sizes = [len(part) for part in found]
@@ -234,6 +214,7 @@ class PatchPlan:
         labels: Sequence[str] = (),
         bands: Mapping[str, Sequence[str]] | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        retry_s: float = RETRY_S,
     ) -> PatchPlan:
         """Plan given square windows of one ROI, in the given order; absent inputs are masked.
 
@@ -244,22 +225,22 @@ class PatchPlan:
         NotInStoreError
             If the ROI does not exist.
         """
-        chosen, labelled, by_name = _choose(modalities, labels, bands)
+        chosen, labelled, by_name = choose(modalities, labels, bands)
         sides = {round(e.right - e.left, 6) for e in extents}
         sides |= {round(e.top - e.bottom, 6) for e in extents}
         if len(sides) != 1:
             msg = f"Windows of one plan must be squares of one size; got sides {sorted(sides)} m."
             raise PlanError(msg)
         window_m = sides.pop()
-        lattice_step(_cut([*chosen, *labelled]), window_m=window_m)
+        lattice_step(cut([*chosen, *labelled]), window_m=window_m)
         store = resolve(url, storage_options=storage_options)
-        table = read_table(store.parent, domain_of(store), "rois", _ROI_COLUMNS)
+        table = read_table(store.parent, domain_of(store), "rois", ROI_COLUMNS, retry_s=retry_s)
         rows = [row for row in table.to_dict("records") if row["roi"] == roi]
         if not rows:
             msg = f"{domain_of(store)} has no ROI {roi!r}. {did_you_mean(roi, table['roi'])}"
             raise NotInStoreError(msg)
-        grid = _roi_grid(rows[0])
-        for modality in _cut([*chosen, *labelled]):
+        grid = roi_grid(rows[0])
+        for modality in cut([*chosen, *labelled]):
             for extent in extents:
                 grid.grid(modality.resolution_m).window(extent)
         planned = PlannedRoi(store, str(domain_of(store)), roi, grid)
@@ -267,7 +248,7 @@ class PatchPlan:
             (planned,),
             window_m,
             tuple(m.key for m in chosen),
-            tuple(labels),
+            names("labels", labels),
             by_name,
             np.zeros(len(extents), np.int32),
             np.array([e.top for e in extents]),
@@ -374,119 +355,6 @@ class _Windows(Sequence[PatchWindow]):
 
     def __iter__(self) -> Iterator[PatchWindow]:
         return (self[i] for i in range(len(self)))
-
-
-def _choose(
-    modalities: Sequence[str], labels: Sequence[str], bands: Mapping[str, Sequence[str]] | None
-) -> tuple[list[Modality], list[Modality], dict[str, tuple[str, ...]]]:
-    """Look names up; a label's raster is among the second list once."""
-    chosen = [get_modality(name) for name in modalities]
-    for modality in chosen:
-        if modality.is_label:
-            msg = f"{modality.key} is a label raster: ask for labels={modality.nomenclatures}."
-            raise PlanError(msg)
-    for names in ([m.key for m in chosen], list(labels)):
-        if len(set(names)) < len(names):
-            msg = f"A plan reads everything once; {', '.join(names)} has a name twice."
-            raise PlanError(msg)
-    wanted = {get_modality(name).key: tuple(names) for name, names in (bands or {}).items()}
-    for key in wanted:
-        if key not in [m.key for m in chosen]:
-            msg = f"bands are given for {key!r}, which is not among the modalities."
-            raise PlanError(msg)
-    by_name = {m.key: wanted.get(m.key, m.band_names) for m in chosen}
-    for modality in chosen:
-        if not modality.band_indexes(by_name[modality.key]):
-            msg = f"No band of {modality.key} is chosen; leave the key out for all of them."
-            raise PlanError(msg)
-    rasters = {get_label(key)[0].key: get_label(key)[0] for key in labels}
-    return chosen, list(rasters.values()), by_name
-
-
-def _cut(modalities: Iterable[Modality]) -> list[Modality]:
-    """Return those that are cut in patches: windows lie on their pixels."""
-    return [m for m in modalities if not m.is_area]
-
-
-def _stores(
-    url: Source | Iterable[Source],
-    domains: Sequence[str] | None,
-    storage_options: Mapping[str, Any] | None,
-) -> list[Location]:
-    urls = [url] if isinstance(url, (str, PathLike, Location)) else list(url)
-    found: list[Location] = []
-    for one in urls:
-        place = resolve(one, storage_options=storage_options)
-        if place.name.endswith(".zarr"):
-            found.append(place)
-            continue
-        known = list_domains(place)
-        if not known:
-            msg = f"{place} holds no complete domain; convert one with `flairhub convert` first."
-            raise NotInStoreError(msg)
-        found += [place / store_name(domain) for domain in known]
-    by_domain = {domain_of(place): place for place in found}
-    if len(by_domain) < len(found):
-        msg = f"A domain occurs twice among {', '.join(map(str, found))}."
-        raise PlanError(msg)
-    names = {str(domain) for domain in by_domain}
-    for name in domains or ():
-        if name not in names:
-            msg = f"There is no domain {name!r} here. {did_you_mean(name, sorted(names))}"
-            raise NotInStoreError(msg)
-    return [
-        place
-        for domain, place in sorted(by_domain.items())
-        if domains is None or str(domain) in domains
-    ]
-
-
-def _roi_grid(row: Mapping[Any, Any]) -> RoiGrid:
-    whole = ("rows", "columns", "first_row", "first_column")
-    return RoiGrid(float(row["left"]), float(row["top"]), *(int(row[name]) for name in whole))
-
-
-def _usable_patches(
-    store: Location,
-    rasters: Sequence[str],
-    split: str | None,
-    fold: str,
-    complete: bool,
-    filters: Filters,
-) -> Iterator[tuple[PlannedRoi, npt.NDArray[np.bool_]]]:
-    """Yield every ROI of a domain with the patches that windows may touch, ``(rows, columns)``."""
-    domain = domain_of(store)
-    has = [has_column(key) for key in rasters]
-    columns = dict.fromkeys(["roi", "row", "column", fold, *has, *filters.columns(rasters)])
-    patches = read_table(store.parent, domain, "patches", list(columns))
-    usable = patches[has].all(axis=1) if complete else patches[has].any(axis=1)
-    if split is not None:
-        usable &= patches[fold].eq(split)
-    usable &= filters.usable(patches)
-    patches = patches[usable]
-    by_roi = patches.groupby("roi").indices
-    row_of, column_of = (patches[name].to_numpy() for name in ("row", "column"))
-    series = {get_modality(key).group for key in rasters if get_modality(key).temporal}
-    times = {group: times_column(group) for group in series if filters.touches(group)}
-    table = read_table(store.parent, domain, "rois", [*_ROI_COLUMNS, *times.values()])
-    for row in table.to_dict("records"):
-        grid = _roi_grid(row)
-        mine = by_roi.get(str(row["roi"]), np.empty(0, np.int64))
-        at = row_of[mine] - grid.first_row, column_of[mine] - grid.first_column
-        mask = np.zeros((grid.rows, grid.columns), bool)
-        mask[at] = True
-        clear: npt.NDArray[np.bool_] | None = None
-        for group, column in times.items():
-            days = np.array(() if row[column] is None else row[column], "datetime64[D]")
-            kept = np.broadcast_to(filters.in_period(group, days), (len(mine), len(days)))
-            if group == CLOUDED and filters.max_cloud is not None:
-                found = filters.clear(patches.iloc[mine], len(days))
-                clear = np.zeros((*mask.shape, len(days)), bool)
-                clear[at] = found
-                kept = kept & found
-            if complete:
-                mask[at] &= kept.any(axis=1)
-        yield PlannedRoi(store, str(domain), str(row["roi"]), grid, clear), mask
 
 
 def _left_out(filters: Filters) -> str:

@@ -69,7 +69,8 @@ def corners(
     roi
         The ROI's patches.
     usable
-        Which of them may be read, shape ``(rows, columns)``.
+        Which of them may be read, shape ``(rows, columns)``; or on which dates, shape ``(rows,
+        columns, dates)``: then a window needs a date on which all of its patches may be.
     step
         Lattice step, metres; the other two are multiples of it.
     window_m, stride_m
@@ -89,10 +90,11 @@ def corners(
     first = np.floor(found * step / PATCH_SIDE_M + TOLERANCE).astype(int)
     last = np.ceil((found + size) * step / PATCH_SIDE_M - TOLERANCE).astype(int)
     # sums over any rectangle of patches from one cumulative table
-    table = np.pad(usable.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    layers = usable.reshape(*usable.shape[:2], -1)
+    table = np.pad(layers.cumsum(0, np.int32).cumsum(1), ((1, 0), (1, 0), (0, 0)))
     (y0, x0), (y1, x1) = first.T, last.T
     count = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
-    kept = found[count == (y1 - y0) * (x1 - x0)]
+    kept = found[(count == ((y1 - y0) * (x1 - x0))[:, None]).any(axis=1)]
     metres: npt.NDArray[np.float64] = np.array([roi.top, roi.left]) + kept * [-step, step]
     return np.round(metres, 6)
 

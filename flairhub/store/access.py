@@ -8,7 +8,6 @@ other scheme goes to fsspec.
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +22,12 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
-from flairhub.errors import NotInStoreError
+from flairhub.errors import FlairHubError, NotInStoreError, ReadError
+from flairhub.store.asking import ask, storage_reason, without_secrets
 from flairhub.store.profiles import s3_options
 
 _OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https")
 _S3_SCHEMES = ("s3", "s3a")
-_SECRETS = re.compile(r"(?<=://)[^/@]*@|[?#].*")
 _MEMORY: dict[str, dict[str, Any]] = {}
 
 
@@ -84,15 +83,35 @@ class Location:
         """The file on a disk: Zarr's event loop would cost more than the disk does."""
         return self.store.root / self.path if type(self.store) is LocalStore else None
 
-    def read(self) -> bytes:
-        """Return the whole object at this place, in one request; raises `NotInStoreError`."""
+    def read(self, *, retry_s: float = 0.0) -> bytes:
+        """Return the whole object at this place, in one request.
+
+        Parameters
+        ----------
+        retry_s
+            Seconds for which storage that fails is asked again, beyond what obstore does by itself.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is none.
+        ReadError
+            If the storage does not give it.
+        """
         if (file := self._file) is not None:
             try:
                 return file.read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 msg = f"There is nothing at {self}."
                 raise NotInStoreError(msg) from error
-        found = sync(self.store.get(self.path, default_buffer_prototype()))
+            except OSError as error:
+                msg = f"{self} cannot be read: {storage_reason(error)}."
+                raise ReadError(msg) from error
+        found = ask(
+            str(self),
+            lambda: self.store.get(self.path, default_buffer_prototype()),
+            retry_s=retry_s,
+        )
         if found is None:
             msg = f"There is nothing at {self}."
             raise NotInStoreError(msg)
@@ -100,7 +119,7 @@ class Location:
 
     def exists(self) -> bool:
         """Return whether there is an object at this place, in one request."""
-        return sync(self.store.exists(self.path))
+        return ask(str(self), lambda: self.store.exists(self.path))
 
     def write(self, data: bytes | list[bytes]) -> None:
         """Write the whole object at this place, in one piece or of the parts that make it up.
@@ -210,12 +229,13 @@ class Location:
     def objects(self) -> list[str]:
         """Return the sorted keys of all objects below this place, relative to it."""
         prefix = f"{self.path}/" if self.path else ""
-        keys = sync(_collect(self.store.list_prefix, prefix))
+        keys = ask(str(self), lambda: _collect(self.store.list_prefix, prefix))
         return sorted(key.removeprefix(prefix) for key in keys)
 
-    def names(self) -> list[str]:
-        """Return the sorted names directly below this place."""
-        return sorted(sync(_collect(self.store.list_dir, self.path)))
+    def names(self, *, retry_s: float = 0.0) -> list[str]:
+        """Return the sorted names directly below this place; `retry_s` and errors as in `read`."""
+        found = ask(str(self), lambda: _collect(self.store.list_dir, self.path), retry_s=retry_s)
+        return sorted(found)
 
 
 def _write_file(path: Path, parts: list[bytes]) -> None:
@@ -243,21 +263,6 @@ async def _collect(names: Callable[[str], AsyncIterator[str]], path: str) -> lis
     return [name.rstrip("/") async for name in names(path)]
 
 
-def is_storage_error(error: BaseException) -> bool:
-    """Tell errors of disks and of object storage from faults of a program."""
-    from obstore.exceptions import BaseError
-
-    return isinstance(error, OSError | BaseError)
-
-
-def storage_reason(error: BaseException) -> str:
-    """Return in a line what went wrong: of object storage's answer, its code and its words."""
-    text = str(error).strip()
-    line = text.partition("\n")[0].partition("<?xml")[0].rstrip(".: ")
-    told = [re.search(f"<{tag}>([^<]+)</{tag}>", text) for tag in ("Code", "Message")]
-    return ": ".join([line, *(found[1].rstrip(".") for found in told if found)])
-
-
 def open_file(url: str) -> IO[bytes]:
     """Open a path or URL for reading bytes."""
     if "://" not in url:
@@ -282,8 +287,8 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         options = s3_options() if url.partition("://")[0] in _S3_SCHEMES else {}
         return cast("tuple[Any, str]", url_to_fs(url, **options))
     except (ValueError, ImportError) as error:
-        msg = f"{url} is no place that can be read: {error}"
-        raise NotInStoreError(msg) from error
+        msg = f"{without_secrets(url)} is no place that can be read: {storage_reason(error)}."
+        raise NotInStoreError(msg) from None
 
 
 @lru_cache(maxsize=1)
@@ -317,7 +322,8 @@ def resolve(
     Raises
     ------
     NotInStoreError
-        If a local path that is to be read does not exist.
+        If a local path that is to be read does not exist, or a URL cannot be one of a store: its
+        scheme is unknown, or it is signed (has a query).
     ConfigError
         If the AWS profile that the environment names cannot be used.
     """
@@ -332,17 +338,36 @@ def resolve(
             msg = f"{path} does not exist."
             raise NotInStoreError(msg)
         return Location(LocalStore(path.parent, read_only=read_only), path.name)
+    plain = without_secrets(text)
+    if "?" in text or "#" in text:
+        msg = (
+            f"The URL of {plain} goes on with a query or fragment, which is not shown here. A "
+            "store is many objects, and a signed URL opens one: give the URL without it, and "
+            "credentials in storage_options or the environment."
+        )
+        raise NotInStoreError(msg)
     base, _, name = text.rstrip("/").rpartition("/")
     if base.endswith(("/", ":")):  # a bucket or host alone has no level above it
         base, name = text.rstrip("/"), ""
     if scheme == "memory":
         return Location(MemoryStore(_MEMORY.setdefault(base, {}), read_only=read_only), name)
-    if scheme in _OBSTORE_SCHEMES:
-        from obstore.store import from_url
+    try:
+        store = _remote_store(scheme, base, options, read_only=read_only)
+    except FlairHubError:
+        raise
+    except Exception as error:  # as above: each library has its own
+        msg = f"{plain} is no place that can be read: {storage_reason(error)}."
+        raise NotInStoreError(msg) from None
+    return Location(store, name, without_secrets(base))
 
-        if scheme in _S3_SCHEMES:
-            options = s3_options() | options
-        made = ObjectStore(from_url(base, **options), read_only=read_only)
-        return Location(made, name, _SECRETS.sub("", base))
-    store = FsspecStore.from_url(base, storage_options=options, read_only=read_only)
-    return Location(store, name, _SECRETS.sub("", base))
+
+def _remote_store(scheme: str, base: str, options: dict[str, Any], *, read_only: bool) -> Store:
+    if scheme not in _OBSTORE_SCHEMES:
+        return FsspecStore.from_url(base, storage_options=options, read_only=read_only)
+    from obstore.store import from_url
+
+    if scheme in _S3_SCHEMES:
+        options = s3_options() | options
+    if scheme == "http":  # who writes so means it
+        options["client_options"] = {"allow_http": True} | options.get("client_options", {})
+    return ObjectStore(from_url(base, **options), read_only=read_only)

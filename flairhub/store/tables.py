@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flairhub.errors import NotInStoreError, StoreLayoutError
+from flairhub.errors import FlairHubError, NotInStoreError, ReadError, StoreLayoutError
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES
 from flairhub.store.access import Location
+from flairhub.store.asking import storage_reason
 from flairhub.store.layout import TABLES, store_name, table_name
 
 FOLDS = ("split", "split_1", "split_2", "split_3", "split_4", "split_5", "split_flairchallenge")
@@ -70,8 +71,17 @@ DATED = tuple(m.key for m in MODALITIES.values() if m.dates_name and not m.tempo
 """Single-date modalities for which IGN publishes an acquisition date."""
 
 
+RETRY_S = 60.0
+"""Seconds for which storage that fails is asked again for a table or for names."""
+
+
 def read_table(
-    root: Location, domain: DomainId, table: str, columns: Sequence[str] | None = None
+    root: Location,
+    domain: DomainId,
+    table: str,
+    columns: Sequence[str] | None = None,
+    *,
+    retry_s: float = RETRY_S,
 ) -> pd.DataFrame:
     """Read one table of a domain, in one request.
 
@@ -85,6 +95,8 @@ def read_table(
         ``patches``, ``rois``, ``shards`` or ``statistics``.
     columns
         Only these; all when absent.
+    retry_s
+        Seconds for which storage that fails is asked again.
 
     Returns
     -------
@@ -95,37 +107,77 @@ def read_table(
     ------
     NotInStoreError
         If the table does not exist: the domain is unknown there, or its conversion not complete.
+    ReadError
+        If the storage does not give it.
     StoreLayoutError
-        If there is no table of that name, or the file is not Parquet.
+        If there is no table of that name, it lacks a column, or the file is not Parquet.
     """
+    found = read_columns(root, domain, table, columns, retry_s=retry_s)
+    return cast("pd.DataFrame", found.to_pandas())
+
+
+def read_columns(
+    root: Location,
+    domain: DomainId,
+    table: str,
+    columns: Sequence[str] | None = None,
+    *,
+    retry_s: float = RETRY_S,
+) -> pa.Table:
+    """Read one table of a domain as Arrow holds it: lists stay arrays; otherwise `read_table`."""
     if table not in TABLES:
         msg = f"There is no table {table!r}; a domain has {', '.join(TABLES)}."
         raise StoreLayoutError(msg)
     place = root / table_name(domain, table)
     try:
-        data = place.read()
+        data = place.read(retry_s=retry_s)
     except NotInStoreError:
-        known = ", ".join(map(str, list_domains(root))) or "none"
+        try:
+            known = ", ".join(map(str, list_domains(root, retry_s=retry_s))) or "none"
+        except ReadError as error:
+            known = f"not known, since {str(error).rstrip('.')}"
         msg = (
             f"{place} does not exist: {domain} is not in this folder, or its conversion has not "
             f"finished (run the same `flairhub convert` again). Complete domains: {known}."
         )
         raise NotInStoreError(msg) from None
     try:
-        return cast(
-            "pd.DataFrame",
-            pq.read_table(io.BytesIO(data), columns=columns and list(columns)).to_pandas(),
-        )
-    except pa.ArrowInvalid as error:
-        msg = f"{place} is damaged ({error}); run `flairhub convert` again."
+        file = pq.ParquetFile(io.BytesIO(data))
+        missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
+        if missing:
+            msg = (
+                f"{place} has no column {', '.join(missing)}: another version of flairhub wrote "
+                "it. Convert the domain again."
+            )
+            raise StoreLayoutError(msg)
+        return file.read(columns=columns and list(columns))
+    except FlairHubError:
+        raise
+    except (pa.ArrowException, ValueError, OSError) as error:  # what pyarrow calls damage
+        msg = f"{place} is damaged ({storage_reason(error)}); run `flairhub convert` again."
         raise StoreLayoutError(msg) from error
 
 
-def list_domains(root: Location) -> list[DomainId]:
-    """Return the complete domains of a folder, sorted; empty where the folder cannot be listed."""
+def list_domains(root: Location, *, retry_s: float = RETRY_S) -> list[DomainId]:
+    """Return the complete domains of a folder, sorted.
+
+    Raises
+    ------
+    ReadError
+        If the folder cannot be listed.
+    """
     ending = table_name(DomainId("000", 0), "rois").removeprefix(str(DomainId("000", 0)))
+    try:
+        names = root.names(retry_s=retry_s)
+    except ReadError as error:
+        if not root.url.startswith("http"):
+            raise
+        msg = (
+            f"{error} Web servers list no folders: give the URLs of the stores, which end in .zarr."
+        )
+        raise ReadError(msg) from None
     return sorted(
-        DomainId.parse(name.removesuffix(ending)) for name in root.names() if name.endswith(ending)
+        DomainId.parse(name.removesuffix(ending)) for name in names if name.endswith(ending)
     )
 
 
