@@ -34,6 +34,9 @@ _HEADER_BYTES = 16384
 _UNCODED = re.compile(r'(?:LOCAL_CS|ENGCRS)\["[^"]*Lambert[- _]?93', re.IGNORECASE)
 """The CRS that masks of FLAIR#1 and FLAIR#2 have: EPSG:2154 by its name, without its code."""
 
+_IN_MEMORY = re.compile(r"(/vsimem/)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[\w./-]*")
+"""A name that rasterio gives a file in memory."""
+
 _EPSG = int(CRS.removeprefix("EPSG:"))
 
 
@@ -146,8 +149,8 @@ def _decode_any(data: bytes, file: SourceFile, modality: Modality) -> tuple[Pixe
     except SourceDataError:
         raise
     except Exception as error:  # rasterio passes on what its parts raise at headers out of range
-        # GDAL names its in-memory copy of the file; only the user's path means anything
-        reason = str(error.__cause__ or error).split("/vsimem/")[-1]
+        # GDAL names its in-memory copy of the file, by chance; only the user's path means anything
+        reason = _IN_MEMORY.sub(file.name, str(error.__cause__ or error))
         msg = (
             f"{file} cannot be read as GeoTIFF ({reason}): it is damaged or cut short. "
             "Fetch it again, or remove it to record this modality of the patch as absent."

@@ -68,6 +68,17 @@ def read(path: Path) -> npt.NDArray[Any]:
         return np.asarray(source.read())
 
 
+def change_splits(tree: Path) -> None:
+    """Rename the lists of patches, so that every patch is in another split."""
+    after = {"TRAIN": "VALID", "VALID": "TEST", "TEST": "TRAIN"}
+    lists = {path: path.read_bytes() for path in tree.rglob("*.csv")}
+    for path in lists:
+        path.unlink()
+    for path, data in lists.items():
+        (split,) = (name for name in after if name in path.name)
+        path.with_name(path.name.replace(split, after[split])).write_bytes(data)
+
+
 def flip_bit(path: Path, position: int) -> None:
     """Flip one bit of one byte of a file; negative positions count from its end."""
     data = bytearray(path.read_bytes())
