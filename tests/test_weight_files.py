@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flairhub.errors import CheckpointError, UnknownNameError
+from flairhub.errors import CheckpointError, UnknownNameError, WeightsSourceError
 from flairhub.models import identify, load
 from flairhub.models.weights import WeightsError
 from tests.networks import ALONE, SERIES, State, make, same
@@ -163,6 +164,19 @@ def test_safetensors_that_begin_like_a_pickle(tmp_path: Path) -> None:
             break
     assert file.read_bytes()[:1] == b"\x80"
     assert same(load(file).model, state)
+
+
+def test_files_have_the_digest_that_is_asked_for(tmp_path: Path, series: State) -> None:
+    file = tmp_path / "last.ckpt"
+    as_lightning(series, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert load(file, sha256=digest.upper(), offline=True).report.sha256 == digest
+    with pytest.raises(WeightsSourceError, match=f"SHA-256 {digest}, expected 00"):
+        load(file, sha256="00")
+    with pytest.raises(WeightsSourceError, match=r"revision= cannot be checked: the file .*last"):
+        load(file, sha256=digest, revision="main")
+    with pytest.raises(WeightsSourceError, match=r"revision= and sha256= .*tensors by name"):
+        load(series, sha256=digest, revision="main")
 
 
 def test_missing_files_and_unknown_ids_differ(tmp_path: Path) -> None:

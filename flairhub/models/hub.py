@@ -271,13 +271,26 @@ def _verify(path: Path, address: Address, sha256: str | None) -> str:
             f"{digests[len(listed)]}. Delete {path.resolve()} and load it again."
         )
         raise WeightsSourceError(msg)
+    _compare(str(address), found, sha256)
+    return found
+
+
+def verify_file(path: Path, sha256: str) -> str:
+    """Return the SHA-256 of a file of one's own; raises `WeightsSourceError` if it is another."""
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    _compare(str(path), found, sha256)
+    return found
+
+
+def _compare(name: str, found: str, sha256: str | None) -> None:
+    """Raise unless a digest is the one expected."""
     if sha256 is not None and found != sha256.lower():
         msg = (
-            f"{address} is not the file expected: SHA-256 {found}, expected {sha256.lower()}. It "
-            "was changed on the hub, or the digest is of another file."
+            f"{name} is not the file expected: SHA-256 {found}, expected {sha256.lower()}. It was "
+            "changed, or the digest is of another file."
         )
         raise WeightsSourceError(msg)
-    return found
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from flairhub.errors import CheckpointError
+from flairhub.errors import CheckpointError, WeightsSourceError
 from flairhub.modalities import get_modality
 from flairhub.models.flair.options import FlairOptions
-from flairhub.models.hub import SCHEME, Address, HubFile, fetch, registered, resolve_id
+from flairhub.models.hub import SCHEME, Address, fetch, registered, resolve_id, verify_file
 from flairhub.models.identity import Identity, named_bands, usual_bands
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.matching import Bands, Rules
@@ -45,8 +45,10 @@ class Source:
         By name.
     metadata
         Texts of a safetensors header.
-    file
-        Where they came from, for weights of the hub.
+    sha256
+        Digest of the file, where it was compared.
+    address
+        Where they came from, with the commit, for weights of the hub.
     card, known_bands
         What the registry knows of their repository.
     """
@@ -54,7 +56,8 @@ class Source:
     name: str
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
-    file: HubFile | None = None
+    sha256: str | None = None
+    address: Address | None = None
     card: ModelCard | None = None
     known_bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -108,8 +111,10 @@ def load(
     fresh, drop
         A beginning of names, or several: tensors of the model that keep their starting values
         though the file may lack them, and tensors of the file that are not used.
-    revision, sha256
-        For the hub: commit, tag or branch; and the digest that the file must have.
+    revision
+        For the hub: commit, tag or branch.
+    sha256
+        The digest that the file must have, from the hub or not.
     offline, cache_dir
         For the hub: use the cache alone; folder of the cache.
     **options
@@ -128,7 +133,8 @@ def load(
     CheckpointError
         If the file cannot be read, or nothing is known that it fits.
     WeightsSourceError
-        If weights cannot be had from the hub.
+        If weights cannot be had from the hub, have another digest, or a revision is asked of what
+        is not from there.
     UnknownNameError
         If there is no such model, modality or band.
     ConfigError
@@ -152,7 +158,7 @@ def load(
     opened = open_source(
         source, revision=revision, sha256=sha256, offline=offline, cache_dir=cache_dir
     )
-    identity = _identify(opened, needed=model is None)
+    identity = _identify(opened, options.get("encoder"), needed=model is None)
     if identity:
         identity = identity.with_bands(given)
     found = {**identity.bands} if identity else given
@@ -174,8 +180,8 @@ def load(
         target,
         replace(
             report,
-            revision=opened.file.address.revision if opened.file else None,
-            sha256=opened.file.sha256 if opened.file else None,
+            revision=opened.address.revision if opened.address else None,
+            sha256=opened.sha256,
             notes=identity.notes if identity else (),
         ),
     )
@@ -191,6 +197,7 @@ def open_source(
 ) -> Source:
     """Open weights from wherever they lie; see `load`."""
     if isinstance(source, Mapping):
+        _refuse("tensors by name", revision=revision, sha256=sha256)
         return Source("the state dict", tensors_in(source, "the state dict"))
     text = str(source)
     if isinstance(source, str) and not text.startswith(SCHEME) and not Path(text).exists():
@@ -201,8 +208,10 @@ def open_source(
         text = f"{SCHEME}{entry.repository}"
         revision, sha256 = revision or entry.revision, sha256 or entry.sha256
     if not text.startswith(SCHEME):
+        _refuse(f"the file {text}", revision=revision)
         file = read_weights(text)
-        return Source(text, file.tensors, file.metadata)
+        digest = None if sha256 is None else verify_file(Path(text), sha256)
+        return Source(text, file.tensors, file.metadata, digest)
     address = Address.parse(text)
     if revision is not None:
         address = replace(address, revision=revision)
@@ -213,16 +222,24 @@ def open_source(
         str(fetched.address),
         content.tensors,
         content.metadata,
-        fetched,
+        fetched.sha256,
+        fetched.address,
         card,
         weights.bands if weights else {},
     )
 
 
-def _identify(source: Source, *, needed: bool) -> Identity | None:
+def _refuse(what: str, **given: str | None) -> None:
+    """Raise if something is asked of weights that they cannot answer."""
+    if wrong := [f"{name}=" for name, value in given.items() if value is not None]:
+        msg = f"{' and '.join(wrong)} cannot be checked: {what} was given, nothing of the hub."
+        raise WeightsSourceError(msg)
+
+
+def _identify(source: Source, encoder: str | None, *, needed: bool) -> Identity | None:
     """Say what weights fit; None where that is not known and not needed."""
     try:
-        return source.identify()
+        return source.identify(encoder)
     except CheckpointError:
         if needed:
             raise

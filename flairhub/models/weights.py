@@ -57,7 +57,7 @@ class LoadReport:
     prefix
         What wrappers had put before the file's names.
     revision, sha256
-        Commit on the hub and digest of the file, for weights from there.
+        Commit on the hub, for weights from there; digest of the file, where it was compared.
     notes
         What the file does not tell and was assumed.
     """
