@@ -220,12 +220,14 @@ def test_statuses(server: ObjectServer, client: Client) -> None:
         ("slow_down", 503, b"SlowDown"),
         ("429", 429, b"TooManyRequests"),
         ("403", 403, b"ExpiredToken"),
+        ("404", 404, b"NoSuchKey"),
     ):
         server.set(faults=Faults({kind: 1.0}))
         reply = client.ask()
         assert reply.status == status
         assert b"<Code>%s</Code>" % code in reply.body
-    assert server.counts().faults == {"500": 1, "503": 1, "slow_down": 1, "429": 1, "403": 1}
+    kinds = ("500", "503", "slow_down", "429", "403", "404")
+    assert server.counts().faults == dict.fromkeys(kinds, 1)
 
 
 def test_bodies_that_end_early(server: ObjectServer) -> None:

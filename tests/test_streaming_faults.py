@@ -33,7 +33,8 @@ LABELS = ["cosia", "lpis_1"]
 
 REFUSED = "403"
 CHANGED = "changed"
-PASSING = [kind for kind in KINDS if kind not in (REFUSED, CHANGED)]
+DELETED = "404"
+PASSING = [kind for kind in KINDS if kind not in (REFUSED, CHANGED, DELETED)]
 """Faults that asking again overcomes."""
 
 Expected = dict[tuple[str, float, float], dict[str, npt.NDArray[np.generic]]]
@@ -205,7 +206,7 @@ def test_a_store_that_cannot_be_opened_is_one_clear_error(
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1])
-@pytest.mark.parametrize("kind", [REFUSED, CHANGED])
+@pytest.mark.parametrize("kind", [REFUSED, CHANGED, DELETED])
 def test_what_must_not_be_ridden_out_ends_the_epoch(
     server: ObjectServer, plan: PatchPlan, expected: Expected, kind: str, share: float
 ) -> None:

@@ -13,6 +13,7 @@ STATUSES = {
     "slow_down": (503, "SlowDown"),
     "429": (429, "TooManyRequests"),
     "403": (403, "ExpiredToken"),
+    "404": (404, "NoSuchKey"),
 }
 """Faults that are an answer without the object: its status, and the code in its XML body."""
 

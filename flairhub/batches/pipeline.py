@@ -31,7 +31,7 @@ from flairhub.batches.plan import PatchPlan
 from flairhub.batches.reader import DamagedError, Fetched, RoiReader, place_name
 from flairhub.errors import FlairHubError, ReadError
 from flairhub.store.ranges import RangeReader, Reads, describe
-from flairhub.store.shards import ATTEMPTS
+from flairhub.store.shards import ATTEMPTS, MissingChunkError
 
 Numbers = npt.NDArray[np.int64]
 
@@ -240,8 +240,8 @@ class _at:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Raise a `ReadError` that names the patch, in place of what was raised."""
-        if error is None or isinstance(error, asyncio.CancelledError):
-            return
+        if error is None or isinstance(error, (asyncio.CancelledError, MissingChunkError)):
+            return  # the latter names its window itself
         plan = self.readers.plan
         where = place_name(plan.rois[plan.roi_index[self.number]], plan.windows[self.number])
         if isinstance(error, ReadError):

@@ -27,7 +27,7 @@ from flairhub.store.conventions import grid_of
 from flairhub.store.layout import DATES_ATTRIBUTE, PRESENT_ATTRIBUTE, fill_value
 from flairhub.store.ranges import ByteRange, Reads
 from flairhub.store.reading import check_format
-from flairhub.store.shards import ATTEMPTS, ChunkPart, ShardedArray
+from flairhub.store.shards import ATTEMPTS, ChunkPart, MissingChunkError, ShardedArray
 
 Pixels = npt.NDArray[Any]
 Days = npt.NDArray[np.int64]
@@ -141,6 +141,11 @@ class RoiReader:
         """Return what windows need, after reading it: at most one range for each array and window.
 
         Ranges of one object that are closer than `MERGE_GAP` become one.
+
+        Raises
+        ------
+        MissingChunkError
+            If the store lacks a chunk that it must hold; names URL, ROI, patch and modality.
         """
         wanted: list[dict[str, list[list[ChunkPart]]]] = []
         for where in windows:
@@ -149,7 +154,15 @@ class RoiReader:
                 for array in raster.arrays:
                     if missing := array.missing(window):
                         yield from array.load(missing)
-                parts[raster.modality.key] = [array.parts(window) for array in raster.arrays]
+                try:
+                    parts[raster.modality.key] = [array.parts(window) for array in raster.arrays]
+                except MissingChunkError as error:
+                    msg = (
+                        f"{raster.modality.key} of {place_name(self.roi, where)} cannot be read: "
+                        f"{error} `flairhub verify --checksums` tells what else is missing; copy "
+                        "it again, or convert the ROI again."
+                    )
+                    raise MissingChunkError(msg) from error
             wanted.append(parts)
         every = [p for parts in wanted for arrays in parts.values() for a in arrays for p in a]
         ranges = sorted(
@@ -313,7 +326,10 @@ class RoiReader:
             dates = np.array(group["attributes"][DATES_ATTRIBUTE], "datetime64[D]")
             days = dates.astype(np.int64)
         patches = np.array([[flag == "1" for flag in row] for row in flags])
-        arrays = tuple(ShardedArray(place / path, members[path]) for path in paths)
+        # flags of a group are those of its series; masks may lack more, but not in a complete plan
+        sure = modality.kind is not Kind.MASK or self.plan.complete
+        held = sure and (modality.is_area or patches)
+        arrays = tuple(ShardedArray(place / path, members[path], held) for path in paths)
         if (
             arrays[0].fill.tobytes()
             != np.array(fill_value(modality), arrays[0].fill.dtype).tobytes()

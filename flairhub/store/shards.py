@@ -4,6 +4,9 @@ A shard's index is read once and kept. It lies at the shard's end, so that one r
 without knowing the shard's size; a shard that is hardly larger than its index, such as a snow mask,
 comes whole with it.
 
+A chunk that is not there reads as fill value only where the store does not say that it holds it: an
+object that was lost must not become an image of zeros.
+
 References
 ----------
 Zarr v3 core specification, ``zarr-specs.readthedocs.io/en/latest/v3``: sharding_indexed.
@@ -36,6 +39,10 @@ TAIL_BYTES = 16 * 1024
 
 ATTEMPTS = 6
 """How often bytes are asked for whose checksum is wrong; the storage may hold them right."""
+
+
+class MissingChunkError(ReadError):
+    """A chunk is not there, though the store says that it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class ShardedArray:
         The array.
     metadata
         Its ``zarr.json``.
+    held
+        Which chunks it must hold, ``row, column``, or whether all; others read as fill value.
 
     Raises
     ------
@@ -85,7 +94,12 @@ class ShardedArray:
         If the array is not laid out so.
     """
 
-    def __init__(self, place: Location, metadata: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        place: Location,
+        metadata: Mapping[str, Any],
+        held: npt.NDArray[np.bool_] | bool = False,
+    ) -> None:
         self.place = place
         self.codec = codec = _codec(json.dumps({**metadata, "attributes": {}}))
         self.shape: tuple[int, ...] = tuple(metadata["shape"])
@@ -93,6 +107,12 @@ class ShardedArray:
         if codec.shape[:-2] != self.shape[:-2] or len(self.shape) < 2:
             msg = f"Chunks of {place} have the shape {codec.shape}, the array {self.shape}."
             raise StoreLayoutError(msg)
+        down, across = (-(-self.shape[axis] // codec.shape[axis]) for axis in (-2, -1))
+        try:
+            self._held = np.broadcast_to(held, (down, across))
+        except ValueError as error:
+            msg = f"{place} has {down} x {across} chunks, but the ROI {np.shape(held)} patches."
+            raise StoreLayoutError(msg) from error
         encoding = metadata["chunk_key_encoding"]
         separator = encoding.get("configuration", {}).get("separator", "/")
         self._separator: str = separator
@@ -109,7 +129,13 @@ class ShardedArray:
         return [key for key in product(down, across) if key not in self._indexes]
 
     def parts(self, window: Window) -> list[ChunkPart]:
-        """Return what a window takes of which chunks; no index may be `missing`."""
+        """Return what a window takes of which chunks; no index may be `missing`.
+
+        Raises
+        ------
+        MissingChunkError
+            If one of them is not there that must be.
+        """
         rows, columns = self.codec.chunks_per_shard[-2:]
         height, width = self.codec.shape[-2:]
         down = _overlaps(window.row, window.height, height)
@@ -120,13 +146,17 @@ class ShardedArray:
             data, where = None, None
             if index is not None:
                 offset, size = index.chunks[y % rows, x % columns].tolist()
+            if index is None or offset == ABSENT:
+                if self._held[y, x]:
+                    shard = self._shard(y // rows, x // columns)
+                    lacks = "does not exist" if index is None else f"lacks its chunk {y}, {x}"
+                    msg = f"{shard} {lacks}, though the ROI's metadata say that it is there."
+                    raise MissingChunkError(msg)
+            elif offset >= index.tail_begins:
                 begin = offset - index.tail_begins
-                if offset == ABSENT:
-                    pass
-                elif begin >= 0:
-                    data = index.tail[begin : begin + size]
-                else:
-                    where = ByteRange(index.place, offset, offset + size, index.e_tag)
+                data = index.tail[begin : begin + size]
+            else:
+                where = ByteRange(index.place, offset, offset + size, index.e_tag)
             found.append(ChunkPart(data, where, (from_y, from_x), (to_y, to_x)))
         return found
 
