@@ -19,6 +19,7 @@ from converters.documents import (
     scalar_document,
 )
 from converters.files import SourceFile
+from converters.kept import KeptPart
 from converters.lock import Claim
 from converters.rasters import Raster
 from converters.raw_roi import RawRoi
@@ -39,7 +40,7 @@ from converters.tiles import as_stored, blocks, lies_in, tiles
 from converters.writing import Writing, sha256_of, size_of
 from flairhub import __version__
 from flairhub.errors import SourceDataError
-from flairhub.grids import PATCH_SIDE_M, RoiGrid
+from flairhub.grids import PATCH_SIDE_M
 from flairhub.ids import PatchId
 from flairhub.modalities import Modality, get_modality
 from flairhub.store.access import Location, resolve
@@ -57,7 +58,6 @@ from flairhub.store.layout import (
     FORMAT_VERSION,
     PRESENT_ATTRIBUTE,
     ArraySpec,
-    array_names,
     array_specs,
     groups,
     store_name,
@@ -126,7 +126,7 @@ def convert_roi(job: RoiJob) -> Outcome:
     with Writing(place) as objects:
         writer = _RoiWriter(job, place, root, objects)
         if job.replaced:
-            writer.raw.check(job.replaced, writer.left_out() if job.skip else ())
+            writer.raw.check(job.replaced, writer.kept.left_out() if job.skip else ())
         job.check_claim()
         if job.hides:
             writer.hide()
@@ -148,39 +148,24 @@ class _RoiWriter:
         self.place, self.root, self.writing = place, root, writing
         self.work = work_place(root, job.source.domain) / f"{job.source.roi}.json"
         self.receipt = Receipt.from_bytes(self.work.read()) if job.keep else Receipt(roi={})
-        self.before = committed(place) or put_aside(root, job.source.domain, str(job.source.roi))
-        self.nodes: dict[str, Document] = self._kept_nodes() if job.keep else {}
-        self.objects = {
-            row["key"]: row
-            for row in self.receipt.shards
-            if self._stays(row["key"].partition("/")[2])
-        }
+        before = committed(place) or put_aside(root, job.source.domain, str(job.source.roi))
+        self.kept = KeptPart(job.keep, self.receipt, before or {})
+        self.nodes = self.kept.nodes()
+        self.objects = self.kept.objects()
         self.kept_objects = frozenset(self.objects)
         self.late: dict[str, bytes] = {}
         self.rows = RoiRows(job.source, job.keep, self.receipt)
         self.outcome = self.rows.outcome
-        stored = self._stored_lattice() if job.keep else None
-        self.raw = RawRoi(
-            self.source, self.rows.patches, job.modalities, skip=job.skip, stored=stored
-        )
+        patches, stored = self.rows.patches, self.kept.lattice()
+        self.raw = RawRoi(self.source, patches, job.modalities, skip=job.skip, stored=stored)
         self.grid = self.raw.grid
-
-    def left_out(self) -> set[tuple[str, str]]:
-        """Return what earlier runs could not read: patch or ROI, and modality."""
-        nodes = (self.before or {}).get("consolidated_metadata", {}).get("metadata", {})
-        return {
-            (where, key)
-            for node in nodes.values()
-            for where, key, _ in node.get("attributes", {}).get(SKIPPED_ATTRIBUTE, ())
-        }
 
     def hide(self) -> None:
         """Take the ROI out of sight; what stays of it is put aside for whoever goes on."""
         marker = self.place / "zarr.json"
         if self.job.keep and marker.exists():
             aside = aside_place(self.root, self.source.domain, str(self.source.roi))
-            kept = {**(self.before or {}), "consolidated_metadata": {"metadata": self.nodes}}
-            aside.write(dump(kept))
+            aside.write(dump(self.kept.document()))
             aside.flush()
         marker.delete()
 
@@ -226,27 +211,6 @@ class _RoiWriter:
         for key in self.place.objects():
             if key != "zarr.json" and f"{self.source.roi}/{key}" not in self.kept_objects:
                 (self.place / key).delete()
-
-    def _kept_nodes(self) -> dict[str, Document]:
-        """Return the metadata of the groups and arrays that stay."""
-        nodes = (self.before or {})["consolidated_metadata"]["metadata"]
-        kept = {path: dict(node) for path, node in nodes.items() if self._stays(path)}
-        for node in kept.values():
-            node.pop("consolidated_metadata", None)
-        return kept
-
-    def _stored_lattice(self) -> RoiGrid:
-        row = self.receipt.roi
-        names = ("left", "top", "rows", "columns", "first_row", "first_column")
-        return RoiGrid(*(row[name] for name in names))
-
-    def _stays(self, path: str) -> bool:
-        """Tell whether a node or an object of the ROI belongs to what stays."""
-        group, _, inside = path.partition("/")
-        members = groups().get(group, ())
-        dropped = [m for m in members if m.key not in self.job.keep]
-        arrays = {array for modality in dropped for array in array_names(modality)}
-        return len(dropped) < len(members) and inside.partition("/")[0] not in arrays
 
     def _write_group(
         self, name: str, kept: Sequence[Modality], new: Sequence[Modality]
