@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from flairhub.errors import FlairHubError, SourceDataError
-from flairhub.store.access import filesystem_of, open_file
+from flairhub.store.access import filesystem_of, local_path, open_file
 from flairhub.store.asking import is_storage_error, storage_reason
 
 MAX_MEMBER_BYTES = 8 * 2**30
@@ -97,12 +97,8 @@ class RawTree:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        if not os.fspath(root):
-            msg = "The path of the source is empty; expected the folder of a raw dataset."
-            raise SourceDataError(msg)
-        self.root = os.fspath(root).rstrip("/") or "/"
-        if "://" not in self.root:
-            self.root = os.path.expanduser(self.root)
+        local = local_path(os.fspath(root))
+        self.root = (os.fspath(root) if local is None else local).rstrip("/") or "/"
         self._fs, self._base = filesystem_of(self.root)
         self._folders: set[str] = set()
         self._zips: dict[str, str] = {}
@@ -138,12 +134,12 @@ class RawTree:
 
     def _walk(self, folder: str) -> dict[str, SourceFile]:
         if "://" not in self.root:
-            return dict(_scan(os.path.join(self._base, folder), ""))
-        start = f"{self._base}/{folder}".lstrip("/")
+            return dict(_scan(os.path.join(self._base, folder), "", ()))
+        start = f"{self._base}/{folder}"
         found = {}
         entries = self._fs.find(start, detail=True)
         for name, entry in cast("Mapping[str, Mapping[str, Any]]", entries).items():
-            path = name.lstrip("/").removeprefix(start).lstrip("/")
+            path = name.lstrip("/").removeprefix(start.lstrip("/")).lstrip("/")
             found[path] = SourceFile(self._url(f"{folder}/{path}"), int(entry["size"] or 0))
         return found
 
@@ -156,7 +152,7 @@ class RawTree:
             if not self._fs.isdir(path):
                 found = None
             elif "://" not in self.root:  # fsspec would not follow links
-                found = [(e.name, e.is_dir(), e.stat().st_size) for e in os.scandir(path)]
+                found = [(e.name, *_kind_and_size(e)) for e in os.scandir(path)]
             else:
                 found = [
                     (_last(entry["name"]), entry["type"] == "directory", int(entry["size"] or 0))
@@ -173,16 +169,38 @@ class RawTree:
         return found
 
 
-def _scan(place: str, prefix: str) -> list[tuple[str, SourceFile]]:
-    """Return the files below a local folder, without a system call a file beyond its size."""
+def _scan(place: str, prefix: str, above: tuple[str, ...]) -> list[tuple[str, SourceFile]]:
+    """Return the files below a local folder, without a system call a file beyond its size.
+
+    `above` holds where the links lie that were followed on the way here, and where they lead.
+    """
     found = []
     for entry in sorted(os.scandir(place), key=lambda e: e.name):
-        if entry.is_dir():
-            found += _scan(entry.path, f"{prefix}{entry.name}/")
-        else:
-            size = entry.stat().st_size
+        is_folder, size = _kind_and_size(entry)
+        if not is_folder:
             found.append((f"{prefix}{entry.name}", SourceFile(entry.path, size)))
+            continue
+        links = above
+        if entry.is_symlink():
+            links = (*above, os.path.realpath(place), os.path.realpath(entry.path))
+            if any(f"{one}/".startswith(f"{links[-1]}/") for one in links[:-1]):
+                msg = f"{entry.path} is a link to {links[-1]}, which leads back to it; remove it."
+                raise SourceDataError(msg)
+        found += _scan(entry.path, f"{prefix}{entry.name}/", links)
     return found
+
+
+def _kind_and_size(entry: os.DirEntry[str]) -> tuple[bool, int]:
+    """Return whether an entry is a folder, and the size of a file; links are followed."""
+    try:
+        return (True, 0) if entry.is_dir() else (False, entry.stat().st_size)
+    except OSError as error:
+        what = f"is a link to {os.readlink(entry.path)}, and " if entry.is_symlink() else ""
+        msg = (
+            f"{entry.path} {what}cannot be reached ({error.strerror}). Bring back what it stands "
+            "for, or remove it to record it as absent."
+        )
+        raise SourceDataError(msg) from error
 
 
 def _members(url: str, folder: str) -> dict[str, SourceFile]:
@@ -193,7 +211,8 @@ def _members(url: str, folder: str) -> dict[str, SourceFile]:
         name = info.filename
         parts = PurePosixPath(name).parts
         # zipfile has already turned backslashes and cut at a NUL; what is left is checked here
-        if name.startswith("/") or ".." in parts or ":" in parts[0] or "\\" in name:
+        odd = not parts or name.startswith("/") or ".." in parts or "\\" in name
+        if odd or ":" in parts[0]:
             msg = (
                 f"{url} holds {name!r}, a path that leaves the zip. It is not one of IGN's: "
                 "fetch it again from its source."

@@ -298,6 +298,32 @@ def _serve_object_storage() -> None:
     register(["s3", "s3a", "gs", "az", "abfs", "abfss"])
 
 
+def local_path(url: str) -> str | None:
+    """Return the path of a local folder or file, written so or as URL; None for other schemes.
+
+    Raises
+    ------
+    NotInStoreError
+        If it is empty, or the URL names a host, as ``file://data`` does.
+    """
+    scheme, colon, rest = url.partition("://")
+    if not url or (colon and scheme == "file" and not rest):
+        msg = "The path is empty; expected a folder or a URL."
+        raise NotInStoreError(msg)
+    if not colon:
+        return os.path.expanduser(url)
+    if scheme != "file":
+        return None
+    path = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+    if not path.startswith("/"):
+        msg = (
+            f"{url} names {rest.partition('/')[0]!r} as the host of a file; a local path is "
+            f"written file:///absolute/path, or without scheme: {rest}."
+        )
+        raise NotInStoreError(msg)
+    return path
+
+
 Source = str | os.PathLike[str] | Location
 """Whatever a public function takes as ``url``."""
 
@@ -323,7 +349,7 @@ def resolve(
     ------
     NotInStoreError
         If a local path that is to be read does not exist, or a URL cannot be one of a store: its
-        scheme is unknown, or it is signed (has a query).
+        scheme is unknown, it is signed (has a query), or it is a file's with a host.
     ConfigError
         If the AWS profile that the environment names cannot be used.
     """
@@ -331,13 +357,14 @@ def resolve(
         return url
     options = dict(storage_options or {})
     text = os.fspath(url)
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme in ("", "file"):
-        path = Path(urlsplit(text).path if scheme else text).expanduser().absolute()
+    local = local_path(text)
+    if local is not None:
+        path = Path(local).absolute()
         if read_only and not path.exists():
             msg = f"{path} does not exist."
             raise NotInStoreError(msg)
         return Location(LocalStore(path.parent, read_only=read_only), path.name)
+    scheme = urlsplit(text).scheme
     plain = without_secrets(text)
     if "?" in text or "#" in text:
         msg = (
