@@ -202,6 +202,18 @@ def test_items_describe_inputs_outputs_and_the_file(tmp_path: Path) -> None:
     assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]", properties["mlm:name"])
 
 
+@pytest.mark.parametrize(
+    ("file", "name"), [("mine v2", "mine-v2"), ("1", "model-1"), ("a", "model-a"), ("é", "model-0")]
+)
+def test_weights_of_ones_own_are_called_as_their_file(
+    tmp_path: Path, series: State, file: str, name: str
+) -> None:
+    saved = save(series, tmp_path / f"{file}.safetensors", identify(series))
+    properties = json.loads(saved.item.read_text("utf-8"))["properties"]
+    assert properties["mlm:name"] == name
+    assert {"license", "mlm:pretrained"} & properties.keys() == set()
+
+
 def test_baselines_are_saved_and_read_back(tmp_path: Path) -> None:
     options = FlairOptions(classes=19, metadata="own")
     state = make(options).state_dict()

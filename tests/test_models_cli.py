@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 
 from flairhub.cli import run
@@ -200,7 +201,8 @@ def test_import_writes_what_load_reads(
     assert list(told["left_over"]) == ["criterion.AERIAL_LABEL-COSIA.weight"]
     assert same(load(told["weights"]).model, series)
     item = json.loads(Path(told["item"]).read_text("utf-8"))
-    assert item["properties"]["mlm:name"] == "LC-G"
+    assert item["properties"]["mlm:name"] == "mine"
+    assert {"license", "mlm:pretrained"} & item["properties"].keys() == set()  # the user's own
     assert item["assets"]["model"]["href"] == "./mine.safetensors"
     assert str(weights) in item["properties"]["description"]
 
@@ -292,6 +294,19 @@ def test_weights_come_by_id(hub: Hub, series: State) -> None:
         load("LC-G", revision="v7")
     with pytest.raises(WeightsSourceError, match="not the file expected"):
         load("LC-G", sha256="0" * 64)
+
+
+def test_what_is_imported_from_the_registry_has_its_licence(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "g.safetensors"
+    assert run(["models", "import", "hf://IGNF/g", f"--out={out}", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = json.loads(Path(told["item"]).read_text("utf-8"))["properties"]
+    assert (found["mlm:name"], found["license"]) == ("LC-G", "etalab-2.0")
+    assert found["mlm:pretrained"] is True
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["mlm"])["license"] == "etalab-2.0"
 
 
 def test_the_registrys_digest_counts(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,8 @@ def import_weights(
 
     opened = open_source(file)
     identity = opened.identify(encoder).with_bands(_parse_bands(bands or []))
-    saved = save(opened.tensors, out, identity, source=opened.name) if out else None
+    about: dict[str, Any] = {"source": opened.name, "published": opened.card}
+    saved = save(opened.tensors, out, identity, **about) if out else None
     if as_json:
         content = identity.to_plain()
         if saved:

@@ -6,6 +6,7 @@ two modalities may both have a red one.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from flairhub.models.flair.options import TASK, FlairOptions
 from flairhub.models.identity import Identity
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.published import ModelOptions
-from flairhub.models.zoo import BANDS
+from flairhub.models.zoo import BANDS, ModelCard
 from flairhub.nomenclatures import LandClass, get_nomenclature
 
 _EXTENSIONS = "https://stac-extensions.github.io"
@@ -33,34 +34,44 @@ SAFETENSORS_TYPE = "application/octet-stream; application=safetensors"
 Json = dict[str, Any]
 
 
-def describe(identity: Identity, *, parameters: int, source: str | None = None) -> Json:
+def describe(
+    identity: Identity,
+    *,
+    name: str,
+    parameters: int,
+    source: str | None = None,
+    published: ModelCard | None = None,
+) -> Json:
     """Return the fields of MLM of a model.
 
     Parameters
     ----------
     identity
         What it is.
+    name
+        What its owner calls it; a published model has its id.
     parameters
         How many it has.
     source
         Where its weights come from.
+    published
+        The model that the weights are known to be, not only to fit: its licence is theirs.
     """
     options = identity.options
     images = f"{options.encoder}-{options.decoder}" if options.images else ""
     series = "U-TAE" if options.series else ""
     result: Json = {
-        "mlm:name": identity.id or "flair-hub-model",
+        "mlm:name": published.id if published else _name(name),
         "mlm:architecture": " + ".join(filter(None, (images, series))),
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "pytorch",
         "mlm:framework_version": torch.__version__,
         "mlm:total_parameters": parameters,
-        "mlm:pretrained": True,
         "mlm:input": [*(_input(identity, key) for key in options.modalities), *_metadata(options)],
         "mlm:output": [_output(identity, task) for task in options.tasks],
     }
-    if identity.card:
-        result["license"] = identity.card.licence
+    if published:
+        result |= {"license": published.licence, "mlm:pretrained": True}
     if source:
         result["description"] = f"Weights from {source}."
     return result
@@ -103,6 +114,12 @@ def item(name: str, properties: Json, file: str, size: int, sha256: str) -> Json
             }
         },
     }
+
+
+def _name(text: str) -> str:
+    """Return a name of letters, digits, ``_``, ``.`` and ``-`` alone, as the extension asks."""
+    plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", text).strip("-_.")
+    return plain if re.fullmatch(r"[a-zA-Z][\w.-]+[a-zA-Z0-9]", plain) else f"model-{plain or 0}"
 
 
 def _input(identity: Identity, key: str) -> Json:

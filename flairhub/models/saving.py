@@ -28,6 +28,7 @@ from flairhub.models.mlm import describe, item
 from flairhub.models.published import ModelOptions, build
 from flairhub.models.weight_files import write_weights
 from flairhub.models.weights import fit_or_raise
+from flairhub.models.zoo import ModelCard
 
 FORMAT = 1
 """Version of the header; readers refuse newer ones."""
@@ -62,6 +63,7 @@ def save(
     identity: Identity,
     *,
     source: str | None = None,
+    published: ModelCard | None = None,
 ) -> Saved:
     """Write weights with what they are, after checking that they fit it.
 
@@ -75,6 +77,9 @@ def save(
         What the weights are.
     source
         Where they come from, as people should read it.
+    published
+        The published model that they are known to be, whose id and licence they then have; weights
+        of one's own that only fit it have neither.
 
     Raises
     ------
@@ -94,7 +99,9 @@ def save(
     plan = match(file, model.state_dict(), Rules())
     fit_or_raise(plan, source or "the state dict")
     parameters = sum(p.numel() for p in model.parameters())
-    properties = describe(identity, parameters=parameters, source=source)
+    properties = describe(
+        identity, name=path.stem, parameters=parameters, source=source, published=published
+    )
     header = {
         "format": "pt",
         "flairhub": json.dumps({"format": FORMAT, **_plain(identity)}),
