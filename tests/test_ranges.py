@@ -16,17 +16,19 @@ import pytest
 
 from benchmarks.objectserver import ObjectServer
 from flairhub import PatchPlan
+from flairhub.batches.pipeline import Readers
 from flairhub.batches.streaming import PatchStream, stream
 from flairhub.errors import ConfigError, ReadError, StoreLayoutError
-from flairhub.grids import Window
 from flairhub.modalities import dataset_modalities
 from flairhub.store.access import resolve
 from flairhub.store.cache import RangeCache
 from flairhub.store.ranges import ByteRange, RangeReader, Reads, describe
-from flairhub.store.shards import ShardedArray
+from flairhub.store.shards import ShardedArray, load_indexes
 
 INPUTS = [m.key for m in dataset_modalities() if not m.is_label]
 LABELS = [name for m in dataset_modalities() for name in m.nomenclatures]
+ARRAYS = 11
+"""All of a ROI; two of them hold masks."""
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +62,41 @@ def test_requests_are_counted_and_few(server: ObjectServer) -> None:
     batches = _stream(server, shuffle=True, prefetch=64)
     first = _pixels(batches)
     plan = batches.plan
-    arrays = 11  # two of them hold masks
     counts = server.counts()
     assert batches.traffic.requests == counts.total
     assert batches.traffic.bytes == counts.total_bytes
     # nothing is asked for twice: a ROI's metadata, the index of each shard, a chunk of each array
-    assert counts.total <= len(plan.rois) * (1 + arrays) + len(plan) * arrays
+    assert counts.total <= len(plan.rois) * (1 + ARRAYS) + len(plan) * ARRAYS
     server.reset()
     batches.set_epoch(1)
     assert len(_pixels(batches)) == len(first)
-    assert server.counts().total <= len(plan) * (arrays - 1), "indexes are kept, small shards too"
+    assert server.counts().total <= len(plan) * (ARRAYS - 1), "indexes are kept, small shards too"
     assert server.counts().requests_of("zarr.json") == 0
+
+
+def _noting(reads: Reads[Any], waves: list[int]) -> Reads[Any]:
+    """Pass a reader's questions on, and note how many it asks at a time."""
+    bodies: Any = None
+    while True:
+        try:
+            wanted = reads.send(bodies)
+        except StopIteration as stop:
+            return stop.value
+        waves.append(len(wanted))
+        bodies = yield wanted
+
+
+def test_a_cold_start_is_three_round_trips(store_root: Path) -> None:
+    """A ROI's metadata, all indexes, all chunks: whatever the number of modalities."""
+    plan = PatchPlan.build(store_root, modalities=INPUTS, labels=LABELS)
+    readers, source = Readers(plan), RangeReader()
+    last = [len(plan) - 2, len(plan) - 1]
+    for numbers, begin in ([0], [1, ARRAYS]), ([1], []), (last, [1, ARRAYS]):
+        waves: list[int] = []
+        found = source.run(_noting(readers.fetch(numbers), waves))
+        assert len(found) == len(numbers)
+        assert waves[:-1] == begin
+        assert 0 < waves[-1] <= ARRAYS * len(numbers)
 
 
 def test_block_order_asks_less_for_the_same_pixels(server: ObjectServer) -> None:
@@ -253,7 +279,7 @@ def test_a_damaged_index_is_said(store_root: Path, tmp_path: Path) -> None:
     shard.write_bytes(bytes(data))
     sharded = ShardedArray(resolve(copy), metadata)
     with pytest.raises(ReadError, match=r"index of .*dem_elev/c/0/0/0 is damaged"):
-        RangeReader().run(sharded.load(sharded.missing(Window(0, 0, 512, 512))))
+        RangeReader().run(load_indexes([(sharded, (0, 0))]))
     metadata["codecs"][0]["configuration"]["chunk_shape"] = [1, 512, 512]
     with pytest.raises(StoreLayoutError, match="Chunks of"):
         ShardedArray(resolve(copy), metadata)

@@ -27,7 +27,7 @@ from flairhub.store.conventions import grid_of
 from flairhub.store.layout import DATES_ATTRIBUTE, PRESENT_ATTRIBUTE, fill_value
 from flairhub.store.ranges import ByteRange, Reads
 from flairhub.store.reading import check_format
-from flairhub.store.shards import ATTEMPTS, ChunkPart, MissingChunkError, ShardedArray
+from flairhub.store.shards import ATTEMPTS, ChunkPart, MissingChunkError, ShardedArray, load_indexes
 
 Pixels = npt.NDArray[Any]
 Days = npt.NDArray[np.int64]
@@ -140,6 +140,7 @@ class RoiReader:
     def fetch(self, windows: Sequence[PatchWindow], *, attempt: int = 0) -> Reads[list[Fetched]]:
         """Return what windows need, after reading it: at most one range for each array and window.
 
+        Indexes of shards that are not known yet come all at once, then the chunks all at once.
         Ranges of one object that are closer than `MERGE_GAP` become one.
 
         Raises
@@ -147,23 +148,20 @@ class RoiReader:
         MissingChunkError
             If the store lacks a chunk that it must hold; names URL, ROI, patch and modality.
         """
-        wanted: list[dict[str, list[list[ChunkPart]]]] = []
-        for where in windows:
-            parts: dict[str, list[list[ChunkPart]]] = {}
-            for raster, window in self._needed(where):
-                for array in raster.arrays:
-                    if missing := array.missing(window):
-                        yield from array.load(missing)
-                try:
-                    parts[raster.modality.key] = [array.parts(window) for array in raster.arrays]
-                except MissingChunkError as error:
-                    msg = (
-                        f"{raster.modality.key} of {place_name(self.roi, where)} cannot be read: "
-                        f"{error} `flairhub verify --checksums` tells what else is missing; copy "
-                        "it again, or convert the ROI again."
-                    )
-                    raise MissingChunkError(msg) from error
-            wanted.append(parts)
+        needed = [list(self._needed(where)) for where in windows]
+        unknown = {
+            (array, shard): None
+            for rasters in needed
+            for raster, window in rasters
+            for array in raster.arrays
+            for shard in array.missing(window)
+        }
+        if unknown:
+            yield from load_indexes(unknown)
+        wanted = [
+            {raster.modality.key: self._parts(raster, window, where) for raster, window in rasters}
+            for rasters, where in zip(needed, windows, strict=True)
+        ]
         every = [p for parts in wanted for arrays in parts.values() for a in arrays for p in a]
         ranges = sorted(
             {part.where for part in every if part.where is not None},
@@ -231,6 +229,17 @@ class RoiReader:
             window = raster.window(where.extent, self.plan.pixels(raster.modality))
             if raster.modality.is_label or raster.covers(window):
                 yield raster, window
+
+    def _parts(self, raster: _Raster, window: Window, where: PatchWindow) -> list[list[ChunkPart]]:
+        try:
+            return [array.parts(window) for array in raster.arrays]
+        except MissingChunkError as error:
+            msg = (
+                f"{raster.modality.key} of {place_name(self.roi, where)} cannot be read: {error} "
+                "`flairhub verify --checksums` tells what else is missing; copy it again, or "
+                "convert the ROI again."
+            )
+            raise MissingChunkError(msg) from error
 
     def _image(self, modality: Modality, where: PatchWindow, data: Fetched, out: Pixels) -> bool:
         """Fill the chosen bands ``band, y, x``; zeros, and False, where a patch lacks them."""

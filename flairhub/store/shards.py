@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -188,27 +188,14 @@ class ShardedArray:
             else:
                 target[...] = self.codec.decode(found)[(..., *part.source)]
 
-    def load(self, shards: Sequence[tuple[int, int]]) -> Reads[None]:
-        """Read the indexes of shards."""
-        missing = list(shards)
+    def tail(self, shard: tuple[int, int], attempt: int = 0) -> ByteRange:
+        """Return the end of a shard, in which its index lies."""
         size = max(self.codec.index_bytes, TAIL_BYTES)
-        for attempt in range(ATTEMPTS):
-            wanted = [ByteRange(self._shard(*k), start=-size, attempt=attempt) for k in missing]
-            bodies = yield wanted
-            failed = []
-            for key, one, body in zip(missing, wanted, bodies, strict=True):
-                try:
-                    self._indexes[key] = self._parse(one.place, body)
-                except ValueError:
-                    failed.append(key)
-            missing = failed
-            if not missing:
-                return
-        msg = (
-            f"The index of {self._shard(*missing[0])} is damaged: its checksum does not fit. "
-            "`flairhub verify --checksums` tells what else is."
-        )
-        raise ReadError(msg)
+        return ByteRange(self._shard(*shard), start=-size, attempt=attempt)
+
+    def take(self, shard: tuple[int, int], place: Location, body: Body) -> None:
+        """Keep the index that a shard's end holds; raises `ValueError` where it is damaged."""
+        self._indexes[shard] = self._parse(place, body)
 
     def _parse(self, place: Location, body: Body) -> _Index | None:
         """Return the index, None where there is no shard; raises `ValueError` at a damaged one."""
@@ -229,6 +216,36 @@ class ShardedArray:
 
     def _shard(self, row: int, column: int) -> Location:
         return self.place / f"{self._first}{self._separator}{row}{self._separator}{column}"
+
+
+def load_indexes(wanted: Iterable[tuple[ShardedArray, tuple[int, int]]]) -> Reads[None]:
+    """Read the indexes of shards, of all arrays at once.
+
+    Raises
+    ------
+    ReadError
+        If one is damaged.
+    """
+    missing = list(wanted)
+    for attempt in range(ATTEMPTS):
+        tails = [array.tail(shard, attempt) for array, shard in missing]
+        bodies = yield tails
+        failed = []
+        for one, tail, body in zip(missing, tails, bodies, strict=True):
+            array, shard = one
+            try:
+                array.take(shard, tail.place, body)
+            except ValueError:
+                failed.append(one)
+        missing = failed
+        if not missing:
+            return
+    array, shard = missing[0]
+    msg = (
+        f"The index of {array.tail(shard).place} is damaged: its checksum does not fit. "
+        "`flairhub verify --checksums` tells what else is."
+    )
+    raise ReadError(msg)
 
 
 @lru_cache(maxsize=4096)
