@@ -392,9 +392,17 @@ def test_wrong_inputs_are_refused(utt: TextureTime) -> None:
         with pytest.raises(GridError, match=message):
             other.into(utt)
 
-    expect(r"flair_aerial must have the shape \(B, 5, H, W\); it is missing", "inputs", IMAGE, None)
+    expect(
+        r"flair_aerial must have the shape \(B, 5, H, W\), none of them 0; it is missing",
+        "inputs",
+        IMAGE,
+        None,
+    )
     expect(r"it is of the shape \(1, 4, 8, 8\)", "inputs", IMAGE, torch.rand(1, 4, 8, 8))
-    expect(r"must have the shape \(1, T, 10, h, w\); it is missing", "inputs", SERIES, None)
+    expect(r"of the shape \(0, 5, 8, 8\)", "inputs", IMAGE, torch.rand(0, 5, 8, 8))
+    expect(r"shape \(1, T, 10, h, w\), none of them 0; it is missing", "inputs", SERIES, None)
+    expect(r"it is of the shape \(1, 0, 10, 16, 16\)", "inputs", SERIES,
+           torch.rand(1, 0, 10, 16, 16))  # fmt: skip
     expect("multiples of 8 pixels, 16 at least; they are 16 x 20", "inputs", SERIES,
            torch.rand(1, 2, 10, 16, 20))  # fmt: skip
     expect(r"days of .* must have the shape \(1, 2\); they are missing", "days", SERIES, None)

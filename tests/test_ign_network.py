@@ -13,17 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.straightforward import Straightforward
-from flairhub.errors import ConfigError, GridError, UnknownNameError
 from flairhub.modalities import MODALITIES
-from flairhub.models import IgnNetwork, IgnOptions, build
+from flairhub.models import IgnNetwork
 from flairhub.models.ign import swin
 from flairhub.models.ign.decoder import DECODERS
 from flairhub.models.ign.encoder import ENCODERS, MonoEncoder
 from flairhub.models.ign.fusion import FUSIONS
 from flairhub.models.ign.options import fitted_widths
-from flairhub.models.zoo import CARDS
+from tests.ign_networks import TINY, arguments, made, options
 
-TINY = "swin_tiny_patch4_window7_224"
 SPOT_AND_SERIES = ("spot_rgbi", "sentinel2_ts", "sentinel1_asc_ts")
 
 
@@ -31,33 +29,6 @@ SPOT_AND_SERIES = ("spot_rgbi", "sentinel2_ts", "sentinel1_asc_ts")
 def small_swin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the tiny Swin tinier."""
     monkeypatch.setitem(swin.SIZES, "tiny", swin.SwinSize(24, (2, 1, 1, 2), (1, 2, 4, 8)))
-
-
-def options(*modalities: str, **changes: Any) -> IgnOptions:  # noqa: ANN401
-    """Return options of a small network; images of 20 and 40 cm have 64 pixels a side."""
-    sizes = {key: 64 for key in modalities if not MODALITIES[key].temporal}
-    values: dict[str, Any] = {"tasks": {"cosia": 19}, "sizes": sizes, "encoder": TINY}
-    return IgnOptions(modalities, **(values | changes))
-
-
-def arguments(network: IgnNetwork, samples: int = 2, dates: int = 4) -> tuple[Any, Any]:
-    """Return random inputs and days; the last date of the first sample is padding."""
-    chance = torch.Generator().manual_seed(1)
-    inputs, days = {}, {}
-    for key in network.options.modalities:
-        lead = (samples, dates) if key in network.options.series else (samples,)
-        side = network.options.size_of(key)
-        shape = (*lead, network.options.bands_of(key), side, side)
-        inputs[key] = torch.randn(shape, generator=chance)
-        if key in network.options.series:
-            days[key] = torch.randint(-134, 231, lead, generator=chance).float()
-            inputs[key][0, -1], days[key][0, -1] = 0, 0
-    return inputs, days
-
-
-def made(given: IgnOptions) -> IgnNetwork:
-    torch.manual_seed(0)
-    return IgnNetwork(given).eval()
 
 
 @pytest.mark.parametrize(
@@ -390,38 +361,20 @@ def test_parts_of_one_s_own_take_a_class_and_a_line(monkeypatch: pytest.MonkeyPa
     assert network(*arguments(network)).main["cosia"].shape == (2, 19, 64, 64)
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"encoder": "swin_tiny_patch4_window7_225x"}, "timm has no network"),
-        ({"encoder": "vit_tiny_patch16_224"}, "a pyramid has them at"),
-        ({"decoder": "upernett"}, "There is no decoder 'upernett'. Did you mean 'upernet'"),
-        ({"fusion": "concatt"}, "There is no fusion 'concatt'. Did you mean 'concat'"),
-        ({"tasks": {}}, "class sets of at least one class"),
-        ({"aux": ("dem_elev",)}, r"\['dem_elev'\] are set but are no inputs"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ConfigError, match=expected):
-        IgnNetwork(options("spot_rgbi", **changes))
-
-
-def test_models_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'LC-A'"):
-        build("LC-AA")
-    with pytest.raises(ConfigError, match="FLAIR1-UNET is a model of flair-1"):
-        IgnOptions.of(CARDS["FLAIR1-UNET"])
-    with pytest.raises(ConfigError, match="needs images or series"):
-        options("aerial_label_cosia")
-    assert build(IgnOptions.of(CARDS["LC-G"]), tasks={"ours": 2}).options.out_widths == (32, 19, 2)
-
-
-def test_inputs_that_do_not_fit_are_refused() -> None:
-    network = made(options("sentinel2_ts"))
+@pytest.mark.usefixtures("small_swin")
+@pytest.mark.parametrize("exact_days", [True, False])
+@pytest.mark.parametrize("kind", [torch.half, torch.bfloat16, torch.double])
+def test_networks_work_in_other_types_of_numbers(kind: torch.dtype, exact_days: bool) -> None:
+    network = made(options("spot_rgbi", "sentinel2_ts"))
     inputs, days = arguments(network)
-    with pytest.raises(GridError, match="sentinel2_ts is missing"):
-        network({}, days)
-    with pytest.raises(GridError, match="must have 5 axes and 10 channels"):
-        network({"sentinel2_ts": inputs["sentinel2_ts"][:, :, :3]}, days)
-    with pytest.raises(GridError, match=r"days of sentinel2_ts must have the shape \(2, 4\)"):
-        network(inputs, {})
+    expected = network(inputs, days).main["cosia"]
+    inputs = {key: value.to(kind) for key, value in inputs.items()}
+    if not exact_days:  # whole numbers that all types hold
+        days = {key: value.clamp(-128, 128).to(kind) for key, value in days.items()}
+        expected = network.float()(*({k: v.float() for k, v in of.items()}
+                                     for of in (inputs, days))).main["cosia"]  # fmt: skip
+    with torch.inference_mode():
+        found = network.to(kind)(inputs, days).main["cosia"]
+    assert found.dtype == kind
+    error = (found.float() - expected).abs().max() / expected.abs().max()
+    assert error < {torch.half: 0.02, torch.bfloat16: 0.15, torch.double: 1e-4}[kind]

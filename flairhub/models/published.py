@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
+from flairhub.errors import ConfigError
 from flairhub.models.flair.options import FlairOptions
 from flairhub.models.flair.unet import FlairUnet
 from flairhub.models.flair.utt import TextureTime
@@ -55,6 +56,9 @@ def build(model: str | ModelOptions, **changes: Any) -> Any:
     922487
     """
     given = options_of(get_card(model)) if isinstance(model, str) else model
+    if not isinstance(given, ModelOptions):
+        msg = f"build takes the id of a published model, IgnOptions or FlairOptions; got {model!r}."
+        raise ConfigError(msg)
     options = given.changed(**changes)
     if isinstance(options, IgnOptions):
         return IgnNetwork(options)

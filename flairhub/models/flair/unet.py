@@ -91,9 +91,11 @@ class FlairUnet(nn.Module):
     def image_of(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the image, (B, bands, H, W); raises `GridError` unless it is such a one."""
         image = inputs.get(IMAGE)
-        if image is None or image.dim() != 4 or image.shape[1] != self.options.bands:
-            found = "missing" if image is None else f"of the shape {tuple(image.shape)}"
-            msg = f"{IMAGE} must have the shape (B, {self.options.bands}, H, W); it is {found}."
+        shape = () if image is None else tuple(image.shape)
+        if image is None or len(shape) != 4 or shape[1] != self.options.bands or 0 in shape:
+            found = "missing" if image is None else f"of the shape {shape}"
+            form = f"(B, {self.options.bands}, H, W), none of them 0"
+            msg = f"{IMAGE} must have the shape {form}; it is {found}."
             raise GridError(msg)
         return image
 

@@ -139,9 +139,11 @@ class TextureTime(nn.Module):
     ) -> Tensor:
         series = inputs.get(SERIES)
         bands = self.options.series_bands
-        if series is None or series.dim() != 5 or series.shape[::2][:2] != (batch, bands):
-            found = "missing" if series is None else f"of the shape {tuple(series.shape)}"
-            msg = f"{SERIES} must have the shape ({batch}, T, {bands}, h, w); it is {found}."
+        shape = () if series is None else tuple(series.shape)
+        if series is None or len(shape) != 5 or shape[::2][:2] != (batch, bands) or 0 in shape:
+            found = "missing" if series is None else f"of the shape {shape}"
+            form = f"({batch}, T, {bands}, h, w), none of them 0"
+            msg = f"{SERIES} must have the shape {form}; it is {found}."
             raise GridError(msg)
         for name, table, shape in (
             ("days", days, series.shape[:2]),

@@ -181,10 +181,13 @@ def _swin(shapes: Shapes) -> tuple[str | None, int | None]:
     width = shapes["patch_embed.proj.weight"][0]
     depths = _depths(shapes, r"layers_(\d)\.blocks\.(\d+)\.")
     size = next((k for k, s in SIZES.items() if (s.width, s.depths) == (width, depths)), None)
-    sides = [
-        (math.isqrt(shapes[f"layers_{i}.blocks.0.attn.relative_position_bias_table"][0]) + 1) // 2
+    tables = [
+        shapes.get(f"layers_{i}.blocks.0.attn.relative_position_bias_table")
         for i in range(len(depths))
     ]
+    if not all(tables):  # Swin V2 computes its biases
+        return None, None
+    sides = [(math.isqrt(table[0]) + 1) // 2 for table in tables if table]
     window = 7 if max(sides) <= 7 else 12
     trained = _TRAINED_AT.get((size or "", window))
     if trained is None or max(sides) > window:

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import segmentation_models_pytorch as smp
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import Tensor, nn
 
-from flairhub.errors import ConfigError, did_you_mean
+from flairhub.errors import ConfigError, GridError, did_you_mean
 from flairhub.models.alignment import Size
 from flairhub.models.ign.upernet import UPerNet
+
+DOUBLING = ("unetplusplus", "manet", "linknet", "fpn")
+"""Decoders of smp that double every map, and so need each to be twice as large as the next."""
+
+POOLED = {"pan": 8}
+"""Decoders of smp that halve the deepest map again, and the least side that they need."""
 
 DecoderMaker = Callable[[Sequence[int], int], nn.Module]
 """From channels at 1/2 to 1/32, 0 where there is no such map, and the number of classes."""
@@ -50,7 +57,8 @@ class MapDecoder(nn.Module):
     def forward(self, maps: Sequence[Tensor], image: Size) -> Tensor:
         """Return scores of about the image's size, (B, classes, h, w).
 
-        Maps and size are those of `flairhub.models.ign.upernet.UPerNetDecoder.forward`.
+        Maps and size are those of `flairhub.models.ign.upernet.UPerNetDecoder.forward`. Raises
+        `GridError` if the decoder does not take maps of such sizes.
         """
         logits: Tensor = self.seg_model(maps, image)
         return logits
@@ -109,6 +117,7 @@ class SmpDecoder(nn.Module):
             del smp_encoders[placeholder]
         self.decoder: nn.Module = whole.decoder
         self.segmentation_head: nn.Module = whole.segmentation_head
+        self._name = name
         self._depth = options.get("encoder_depth", len(channels))
         self._has_half = channels[0] > 0
 
@@ -120,8 +129,24 @@ class SmpDecoder(nn.Module):
         if not self._has_half:
             empty.append(maps[0].new_empty(batch, 0, height // 2, width // 2))
         pyramid = [*empty, *maps][: self._depth + 1]
+        self._check(pyramid[1:], image)
         logits: Tensor = self.segmentation_head(self.decoder(pyramid))
         return logits
+
+    def _check(self, pyramid: Sequence[Tensor], image: Size) -> None:
+        """Refuse maps (B, C_i, h_i, w_i), finest first, whose sizes do not suit the decoder."""
+        what = f"The decoder {self._name!r} does not take images of {image[0]} x {image[1]} pixels"
+        if self._name in DOUBLING and any(
+            fine != 2 * coarse
+            for one, next_one in pairwise(pyramid)
+            for fine, coarse in zip(one.shape[-2:], next_one.shape[-2:], strict=True)
+        ):
+            msg = f"{what}: it doubles every map. Sides must be multiples of 32; or take 'upernet'."
+            raise GridError(msg)
+        least = POOLED.get(self._name, 1)
+        if min(pyramid[-1].shape[-2:]) < least:
+            msg = f"{what}: it halves the deepest map thrice. Sides must be {32 * least} or more."
+            raise GridError(msg)
 
 
 DECODERS: dict[str, DecoderMaker] = {

@@ -17,7 +17,7 @@ from segmentation_models_pytorch.encoders import get_encoder as get_smp_encoder
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flairhub.errors import ConfigError, did_you_mean
+from flairhub.errors import ConfigError, GridError, did_you_mean
 from flairhub.models.alignment import Size
 from flairhub.models.ign import swin
 
@@ -74,13 +74,34 @@ class MonoEncoder(nn.Module):
         network: Any = make(name, bands, image, pretrained)
         used = [n for n in network.out_channels[-len(REDUCTIONS) :] if n]
         self.channels = (0,) * (len(REDUCTIONS) - len(used)) + tuple(used)
+        self._name, self._made_for = name, image
         self.checkpointing = checkpointing and not hasattr(network, "checkpointing")
         if hasattr(network, "checkpointing"):
             network.checkpointing = checkpointing
         self.seg_model: nn.Module = network
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(B, bands, H, W) to maps (B, channels[i], h_i, w_i) at 1/2 (or 1/4) to 1/32."""
+        """(B, bands, H, W) to maps (B, channels[i], h_i, w_i) at 1/2 (or 1/4) to 1/32.
+
+        Raises `GridError` if the network fails on images of another size than it is made for.
+        """
+        size = (image.shape[-2], image.shape[-1])
+        if torch.compiler.is_compiling() or size == self._made_for:
+            return self._encode(image)
+        try:
+            return self._encode(image)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, ValueError) as error:
+            given, made_for = (f"{height} x {width}" for height, width in (size, self._made_for))
+            msg = (
+                f"The encoder {self._name!r} fails on images of {given} pixels ({error}). It is "
+                f"made for {made_for}, and not every network takes others: give that size, or "
+                "build it for yours with `sizes`."
+            )
+            raise GridError(msg) from error
+
+    def _encode(self, image: Tensor) -> list[Tensor]:
         if self.checkpointing and self.training:
             maps: list[Tensor] = checkpoint(self.seg_model, image, use_reentrant=False)
         else:

@@ -102,9 +102,10 @@ class LTAE(nn.Module):
         batch, dates, channels, height, width = maps.shape
         pixels = maps.permute(0, 3, 4, 1, 2).flatten(1, 2)  # (B, P, T, C)
         pixels = norm_over_dates(pixels, self.in_norm)
-        code = date_code(days, self.width // self.heads)  # (B, T, c), the same for every head
         # A value is W x + b + code. Neither scores nor sums over dates need the values themselves.
         weight, bias = self.inconv.weight[..., 0], self.inconv.get_parameter("bias")
+        # (B, T, c), the same for every head
+        code = date_code(days, self.width // self.heads).to(weight.dtype)
         vectors, constants = self.attention_heads.directions()
         of_dates = (code.repeat(1, 1, self.heads) + bias) @ vectors.T + constants  # (B, T, heads)
         scores = pixels @ (vectors @ weight).T + of_dates[:, None]
@@ -146,7 +147,20 @@ def norm_over_dates(pixels: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def date_code(days: Tensor, width: int) -> Tensor:
-    """Return sines and cosines of days, shape (..., width); neighbours share a wavelength."""
+    """Return sines and cosines of days; neighbours share a wavelength.
+
+    Parameters
+    ----------
+    days : Tensor, shape (...)
+    width
+        How many.
+
+    Returns
+    -------
+    Tensor, shape (..., width)
+        float64 for days of that type, else float32: angles of coarser types would be wrong.
+    """
     places = torch.arange(width, device=days.device)
+    days = days.to(torch.promote_types(days.dtype, torch.float32))
     angles = days[..., None] / PERIOD ** (2 * (places // 2) / width)
     return torch.where(places % 2 == 0, angles.sin(), angles.cos())

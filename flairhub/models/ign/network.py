@@ -77,6 +77,11 @@ class IgnNetwork(nn.Module):
         self.aux_decoders = nn.ModuleDict()
         for task, classes in options.tasks.items():
             name = task_name(task)
+            if hasattr(self.main_decoders, name):
+                msg = (
+                    f"A class set cannot be called {task!r}, as a method of torch's is; rename it."
+                )
+                raise ConfigError(msg)
             self.main_decoders[name] = self._head(images.get(self.reference or ""), classes)
             for key in options.aux:
                 head = self._head(images.get(key), classes)
@@ -117,7 +122,8 @@ class IgnNetwork(nn.Module):
         Raises
         ------
         GridError
-            If an input or its days are missing or have the wrong number of axes or channels.
+            If an input or its days are missing, empty, or have the wrong number of samples, axes or
+            channels.
         """
         days = days or {}
         self._check(inputs, days)
@@ -170,9 +176,16 @@ class IgnNetwork(nn.Module):
             if key not in inputs:
                 msg = f"The network needs {', '.join(self.options.modalities)}; {key} is missing."
                 raise GridError(msg)
-            if inputs[key].dim() != axes or inputs[key].shape[-3] != bands:
+            shape, first = inputs[key].shape, self.options.modalities[0]
+            if len(shape) != axes or shape[-3] != bands or 0 in tuple(shape):
                 form = f"{axes} axes and {bands} channels"
-                msg = f"{key} must have {form}; its shape is {tuple(inputs[key].shape)}."
+                msg = f"{key} must have {form}, and none be 0; its shape is {tuple(shape)}."
+                raise GridError(msg)
+            if shape[0] != inputs[first].shape[0]:
+                msg = (
+                    f"All inputs must have the same number of samples; {first} has "
+                    f"{inputs[first].shape[0]} and {key} {shape[0]}."
+                )
                 raise GridError(msg)
             if axes == 5 and (key not in days or days[key].shape != inputs[key].shape[:2]):
                 found = tuple(days[key].shape) if key in days else "missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ SERIES_WIDTHS = (64, 64, 64, 128)
 SERIES_DECODER_WIDTHS = (32, 32, 64, 128)
 SERIES_OUT_WIDTHS = (32, 19)
 """IGN's configuration of the series' network; see `fitted_widths` and `IgnOptions`."""
+
+HEADS = 16
+"""Of the attention over time: every width of a series' encoder is a multiple."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class IgnOptions:
     Raises
     ------
     ConfigError
-        If there is no input, an input is a mask or label, or an auxiliary head has no input.
+        If there is no input, an input is a mask or label, an auxiliary head has no input, a number
+        is not a whole one of at least 1, widths do not fit each other, or a class set is named
+        twice or cannot be a part of a parameter's name.
     UnknownNameError
         If a modality does not exist.
     """
@@ -85,9 +91,7 @@ class IgnOptions:
         if unfit or not found:
             msg = f"A network needs images or series; got {unfit or 'no modality'}."
             raise ConfigError(msg)
-        if not self.tasks or any(n < 1 for n in self.tasks.values()):
-            msg = f"A network needs class sets of at least one class; got {dict(self.tasks)}."
-            raise ConfigError(msg)
+        self._check_tasks()
         places = list(MODALITIES)
         ordered = sorted(set(self.modalities), key=lambda k: (is_series(k), places.index(k)))
         object.__setattr__(self, "modalities", tuple(ordered))
@@ -95,7 +99,49 @@ class IgnOptions:
         if stray:
             msg = f"{stray} are set but are no inputs; the inputs are {ordered}."
             raise ConfigError(msg)
+        for name, numbers in (("bands", self.bands), ("sizes", self.sizes)):
+            for key, number in numbers.items():
+                if not _counts(number):
+                    msg = f"{name} of {key} must be a whole number of at least 1; got {number!r}."
+                    raise ConfigError(msg)
+        if self.series:
+            self._check_widths()
         object.__setattr__(self, "aux", tuple(key for key in ordered if key in self.aux))
+
+    def _check_tasks(self) -> None:
+        if not isinstance(self.tasks, Mapping):
+            msg = f"tasks are numbers of classes by class set, {{'cosia': 19}}; got {self.tasks!r}."
+            raise ConfigError(msg)
+        if not self.tasks or not all(map(_counts, self.tasks.values())):
+            msg = f"A network needs class sets of at least one class; got {dict(self.tasks)}."
+            raise ConfigError(msg)
+        by_name: dict[str, str] = {}
+        for task in self.tasks:
+            name = task_name(task)
+            if not name or "." in name:
+                msg = f"Names of class sets are no empty text and have no dot; got {task!r}."
+                raise ConfigError(msg)
+            if name in by_name:
+                msg = f"{by_name[name]!r} and {task!r} are one class set; give it once."
+                raise ConfigError(msg)
+            by_name[name] = task
+
+    def _check_widths(self) -> None:
+        for name in ("series_widths", "series_decoder_widths", "series_out_widths"):
+            widths = getattr(self, name)
+            if not widths or not all(map(_counts, widths)):
+                msg = f"{name} must be whole numbers of at least 1; got {widths!r}."
+                raise ConfigError(msg)
+        encoder, decoder = self.series_widths, self.series_decoder_widths
+        if not self.images and (len(encoder) != len(decoder) or encoder[-1] != decoder[-1]):
+            msg = (
+                "series_widths and series_decoder_widths must be as many and have the same last; "
+                f"got {encoder} and {decoder}."
+            )
+            raise ConfigError(msg)
+        if any(width % HEADS for width in encoder):
+            msg = f"series_widths must be multiples of {HEADS}; got {encoder}."
+            raise ConfigError(msg)
 
     @classmethod
     def of(cls, card: ModelCard, **changes: Any) -> IgnOptions:  # noqa: ANN401
@@ -155,6 +201,10 @@ class IgnOptions:
     def size_of(self, key: str) -> int:
         """Return the side of an input's patches, pixels."""
         return self.sizes.get(key, get_modality(key).patch_px)
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def check_options(known: Iterable[str], changes: Iterable[str]) -> None:
