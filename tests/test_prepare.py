@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,27 @@ def test_a_gpu_prepares_as_the_cpu_does() -> None:
     moved = augment(preparation.cuda()(raw.to("cuda")), torch.Generator().manual_seed(1))
     for key, pixels in here.inputs.items():
         torch.testing.assert_close(moved.inputs[key].cpu(), pixels, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["aerial_rgbi", "sentinel2_ts"])
+def test_batches_of_other_bands_are_refused(
+    batch: MultimodalBatch, plan: PatchPlan, key: str
+) -> None:
+    keys = ["aerial_rgbi", "sentinel2_ts"]
+    batch = replace(batch, inputs={name: batch.inputs[name] for name in keys})
+    rng = np.random.default_rng(1)
+
+    def prepare(bands: dict[str, tuple[str, ...]], pixels: MultimodalBatch) -> MultimodalBatch:
+        statistics = {name: random_statistics(rng, len(several)) for name, several in bands.items()}
+        return Preparation(bands, statistics)(pixels)
+
+    bands = {name: plan.bands[name] for name in keys}
+    assert prepare(bands, batch).inputs.keys() == set(keys)
+    for other in (bands[key][:1], bands[key][:-1]):
+        with pytest.raises(PlanError, match=rf"{key} of the batch has the shape .* {len(other)} b"):
+            prepare(bands | {key: other}, batch)
+    with pytest.raises(PlanError, match=f"The batch has {key}; this preparation is of"):
+        prepare({name: names for name, names in bands.items() if name != key}, batch)
+    flat = replace(batch, inputs=dict(batch.inputs) | {key: batch.inputs[key].flatten(1)})
+    with pytest.raises(PlanError, match=f"{key} of the batch has the shape"):
+        prepare(bands, flat)

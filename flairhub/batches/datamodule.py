@@ -24,13 +24,23 @@ class FlairDataModule(LightningDataModule):
         super().__init__()
         self.config = config
         self.seed = seed
-        self._plans: dict[str, PatchPlan] = {}
+        self._plans: dict[tuple[str, float], PatchPlan] = {}
 
     def plan(self, split: str, *, stride_m: float | None = None) -> PatchPlan:
-        """Return the plan of a split, made once; raises what `PatchPlan.build` raises."""
-        if split not in self._plans:
+        """Return the plan of a split, made once; raises what `PatchPlan.build` raises.
+
+        Parameters
+        ----------
+        split
+            ``train``, ``valid`` or ``test``; of the one that is trained on, patches with the
+            configured ``classes``.
+        stride_m
+            Step between windows, metres; a window's side when absent, so that no two overlap.
+        """
+        key = split, stride_m or self.config.window_m
+        if key not in self._plans:
             config = self.config
-            self._plans[split] = PatchPlan.build(
+            self._plans[key] = PatchPlan.build(
                 config.root,
                 modalities=config.modalities,
                 labels=config.labels,
@@ -43,8 +53,9 @@ class FlairDataModule(LightningDataModule):
                 dates=config.dates,
                 max_cloud=config.max_cloud,
                 classes=config.classes if split == config.train_split else None,
+                retry_s=config.retry_s,
             )
-        return self._plans[split]
+        return self._plans[key]
 
     @property
     def train_plan(self) -> PatchPlan:

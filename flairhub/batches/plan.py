@@ -164,10 +164,10 @@ class PatchPlan:
         step = lattice_step(cut([*chosen, *labelled]), window_m=window_m, stride_m=stride_m)
         retry_s = seconds("retry_s", retry_s)
         if fold not in FOLDS:
-            msg = f"There is no fold {fold!r}. {did_you_mean(fold, FOLDS)}"
+            msg = f"There is no fold {fold!r}. {did_you_mean(str(fold), FOLDS)}"
             raise PlanError(msg)
         if split is not None and split not in SPLITS:
-            msg = f"There is no split {split!r}. {did_you_mean(split, SPLITS)}"
+            msg = f"There is no split {split!r}. {did_you_mean(str(split), SPLITS)}"
             raise PlanError(msg)
         rasters = [m.key for m in (*chosen, *labelled)]
         filters = choose_filters(chosen, dates, max_cloud, classes)
@@ -199,9 +199,9 @@ class PatchPlan:
         kept = [roi for roi, size in zip(planned, sizes, strict=True) if size]
         index = np.repeat(np.arange(len(kept), dtype=np.int32), [size for size in sizes if size])
         top, left = np.concatenate(found).T
-        keys = tuple(m.key for m in chosen)
+        keys, sets = tuple(m.key for m in chosen), names("labels", labels)
         where = index, top, left
-        return cls(tuple(kept), window_m, keys, tuple(labels), by_name, *where, filters, complete)
+        return cls(tuple(kept), window_m, keys, sets, by_name, *where, filters, complete)
 
     @classmethod
     def for_extents(

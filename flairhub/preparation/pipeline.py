@@ -101,7 +101,13 @@ class Preparation(nn.Module):
 
         Series have other dates where clouds or composites are configured: days and lengths say
         which. Masks have as many dates as their series, padded where they are absent.
+
+        Raises
+        ------
+        PlanError
+            If the batch has another modality, or another number of bands of one.
         """
+        self._check(batch)
         days, lengths = dict(batch.days), dict(batch.lengths)
         inputs = {}
         for key in batch.inputs.keys() - lengths.keys():
@@ -112,6 +118,22 @@ class Preparation(nn.Module):
             inputs[key] = self._finish(key, series.values, there)
         ordered = {key: inputs[key] for key in batch.inputs}
         return replace(batch, inputs=ordered, days=days, lengths=lengths)
+
+    def _check(self, batch: MultimodalBatch) -> None:
+        """Refuse pixels that would be normalised with other bands' statistics."""
+        for key, pixels in batch.inputs.items():
+            if key not in self.bands:
+                msg = f"The batch has {key}; this preparation is of {', '.join(self.bands)}."
+                raise PlanError(msg)
+            bands, rank = self.bands[key], 5 if key in batch.lengths else 4
+            if pixels.dim() != rank or pixels.shape[-3] != len(bands):
+                msg = (
+                    f"{key} of the batch has the shape {tuple(pixels.shape)}; this preparation is "
+                    f"of {len(bands)} bands ({', '.join(bands)}), shape (batch, "
+                    f"{'dates, ' if rank == 5 else ''}{len(bands)}, rows, columns). Prepare with "
+                    "the bands of the plan: Preparation(plan.bands)."
+                )
+                raise PlanError(msg)
 
     def _series(self, batch: MultimodalBatch) -> dict[str, Series]:
         """Return the series without clouds, averaged; masks on the dates of their series."""
