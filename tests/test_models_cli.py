@@ -19,7 +19,7 @@ from flairhub.errors import CheckpointError, WeightsSourceError
 from flairhub.models import CARDS, IgnOptions, build, load
 from flairhub.models.drawing import Drawn, draw, draw_network
 from flairhub.models.hub import fetch
-from flairhub.models.zoo import HubWeights
+from flairhub.models.zoo import HubWeights, ModelCard
 from tests.forms import FEW, own
 from tests.hub_stand_in import Hub, Repository, commit_of, serve
 from tests.networks import ALONE, SERIES, State, make, same
@@ -47,6 +47,13 @@ def test_the_list_holds_every_model(capsys: pytest.CaptureFixture[str]) -> None:
         (line,) = (x for x in table.splitlines() if x.split()[:1] == [card.id])
         assert f"{card.miou:.1f}" in line
         assert "etalab-2.0" in line
+        parts = line.split()
+        assert card.parameters.all_no_aux is None or any(p in parts for p in _millions(card))
+
+
+def _millions(card: ModelCard) -> tuple[str, ...]:
+    sizes = card.parameters
+    return tuple(f"{n:.1f}" for n in (sizes.published_millions, (sizes.all_no_aux or 0) / 1e6) if n)
 
 
 def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:

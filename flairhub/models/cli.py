@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flairhub.models.drawing import Drawn
     from flairhub.models.identity import Identity
 
+Encoder = Annotated[
+    str | None, typer.Option(help="Encoder of the images where the weights do not tell.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -45,7 +48,8 @@ def list_models(as_json: AsJson = False) -> None:
         table.add_column(name, justify="right")
     table.add_column("licence", no_wrap=True)
     for card in CARDS.values():
-        millions = card.parameters.published_millions
+        exact = card.parameters.all_no_aux
+        millions = card.parameters.published_millions or (exact / 1e6 if exact else None)
         table.add_row(
             card.id,
             ", ".join(card.tasks),
@@ -65,24 +69,27 @@ def show(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A published model, such as LC-A; or weights, a checkpoint or a configuration.",
+            help="A published model, such as LC-A; or weights (hf://... too), a checkpoint or a "
+            "configuration.",
         ),
     ],
     depth: Annotated[int, typer.Option(min=0, max=12, help="Levels of modules.")] = 3,
+    encoder: Encoder = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a model: what is published of it, and its modules with shapes and parameters."""
     from flairhub.models.drawing import draw, draw_network
+    from flairhub.models.published import options_of
 
     card = None
-    if Path(name).is_file():
+    if Path(name).is_file() or Path(name).suffix or "/" in name:  # no id has either
         from flairhub.models.opening import open_model
 
-        opened = open_model(name)
+        opened = open_model(name, encoder=encoder)
         drawn = draw_network(opened.network, opened.signature, depth=depth)
     else:
         card = get_card(name)
-        drawn = draw(card.id, depth=depth)
+        drawn = draw(options_of(card, **({"encoder": encoder} if encoder else {})), depth=depth)
     if as_json:
         about = _plain(card) if card else {"source": name}
         typer.echo(json.dumps({**about, "network": drawn.to_plain()}, indent=2))
@@ -103,6 +110,7 @@ def export_model(
         int | None,
         typer.Option(min=1, help="Side of the scores in pixels; else that of the finest input."),
     ] = None,
+    encoder: Encoder = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model for other programs: any number of samples and dates; run and compare it."""
@@ -110,7 +118,7 @@ def export_model(
     from flairhub.models.opening import open_model
 
     check_path(out)  # before anything is fetched
-    opened = open_model(source)
+    opened = open_model(source, encoder=encoder)
     sized = replace(opened.signature, size=(size, size) if size else None)
     written = export(opened.network, out, sized)
     if as_json:
@@ -142,9 +150,7 @@ def import_weights(
         list[str] | None,
         typer.Option(help="Bands of a modality where the file does not tell: KEY=red,green,blue."),
     ] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="Encoder of the images where the file does not tell.")
-    ] = None,
+    encoder: Encoder = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which published model and options weights fit; write them with their metadata."""

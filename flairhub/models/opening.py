@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flairhub.errors import ConfigError
 
 if TYPE_CHECKING:  # what registers an opener need not load torch
     from torch import nn
@@ -34,25 +36,34 @@ OPENERS: dict[str, Opener] = {}
 """What packages that import this one add, by name: `flairhub.training` its checkpoints."""
 
 
-def open_model(source: str) -> Opened:
+def open_model(source: str, *, encoder: str | None = None) -> Opened:
     """Open a network.
 
     Parameters
     ----------
     source
         What `flairhub.models.load` takes, or a file that one of `OPENERS` does.
+    encoder
+        Of the images of weights of IGN's form that do not tell it.
 
     Raises
     ------
+    ConfigError
+        If an encoder is given for a file that tells its own.
     FlairHubError
         If it cannot be opened; see `flairhub.models.load`.
     """
     if Path(source).is_file():
         for opener in OPENERS.values():
-            if found := opener(Path(source)):
-                return found
+            if (found := opener(Path(source))) is None:
+                continue
+            if encoder is not None:
+                msg = f"{source} tells its encoder; {encoder!r} cannot take its place."
+                raise ConfigError(msg)
+            return found
     from flairhub.models.loading import load
     from flairhub.models.signatures import signature_of
 
-    network = load(source).model
+    options: dict[str, Any] = {} if encoder is None else {"encoder": encoder}
+    network = load(source, **options).model
     return Opened(network, signature_of(network))
