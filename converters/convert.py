@@ -15,6 +15,7 @@ from typing import Any
 
 from converters.documents import domain_document
 from converters.engine import Engine, engine_for
+from converters.families import check_family
 from converters.jobs import Options, roi_jobs
 from converters.lock import Claim, domain_lock
 from converters.receipts import (
@@ -38,7 +39,7 @@ from flairhub.errors import (
     SourceDataError,
 )
 from flairhub.ids import DomainId
-from flairhub.modalities import Modality, family
+from flairhub.modalities import Modality
 from flairhub.store.access import Location, resolve
 from flairhub.store.asking import is_storage_error, storage_reason
 from flairhub.store.codecs import codecs
@@ -134,7 +135,8 @@ def convert(
     codecs(options.modalities[0], profile)
     place = resolve(root, read_only=False)
     with _target_errors(place):
-        place.names()  # a wrong bucket or key says so before anything is read
+        # lists the target: a wrong bucket or key says so before anything is read
+        check_family(place, options.modalities[0].dataset, source.name)
     report = ConversionReport()
     with engine_for(root, workers, scheduler) as engine:
         for domain, rois in chosen_rois(source, selection, options.modalities):
@@ -214,7 +216,6 @@ class _Domain:
         """Convert what is not there yet, and complete the tables."""
         self._delete_partials()
         complete = read_receipts(self.root, self.domain)
-        self._check_family(complete)
         jobs, skipped = roi_jobs(self.root, self.domain, rois, complete, self.options)
         claim = self.claim
         jobs = [
@@ -305,19 +306,6 @@ class _Domain:
     def _document(self, skipped: Sequence[Skipped] = ()) -> bytes:
         dataset = self.options.modalities[0].dataset
         return domain_document(str(self.domain), self.source_name, dataset, skipped)
-
-    def _check_family(self, complete: Mapping[str, Receipt]) -> None:
-        """Refuse to mix families: a domain of one would hide behind that of another."""
-        held = {
-            m.dataset for m in family(k for r in complete.values() for k in r.roi["modalities"])
-        }
-        other = held - {m.dataset for m in self.options.modalities}
-        if other:
-            msg = (
-                f"{self.store} holds {', '.join(sorted(other))}, not {self.source_name}: each "
-                "family of datasets needs a folder of its own."
-            )
-            raise ConversionError(msg)
 
     def _delete_partials(self) -> None:
         """Delete files that a killed process was still writing, beside the store and in it."""

@@ -14,8 +14,9 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from flairhub.errors import FlairHubError, SourceDataError
-from flairhub.store.access import filesystem_of, local_path, open_file
+from flairhub.store.access import filesystem_of, open_file
 from flairhub.store.asking import is_storage_error, storage_reason
+from flairhub.store.local import local_path
 
 MAX_MEMBER_BYTES = 8 * 2**30
 """What a member of a zip may grow to; none of FLAIR-HUB's comes near."""

@@ -8,6 +8,7 @@ from math import ceil, prod
 from typing import Any
 
 from converters.convert import Progress, chosen_rois
+from converters.families import check_family
 from converters.geometry import roi_grid
 from converters.jobs import pending
 from converters.roi import RoiJob
@@ -114,13 +115,14 @@ def plan(
 
     Raises
     ------
-    SourceDataError, UnknownNameError
+    SourceDataError, UnknownNameError, ConversionError
         As the conversion, as far as names and tables tell.
     """
     selection = selection or Selection()
     modalities = selection.choose_modalities(source)
     codecs(modalities[0], profile)
     place = resolve(root, read_only=False)
+    check_family(place, modalities[0].dataset, source.name)
     total = len(selection.choose_domains(source))
     found = []
     for number, (domain, rois) in enumerate(chosen_rois(source, selection, modalities), start=1):

@@ -15,7 +15,8 @@ from converters.open import open_source
 from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import NotInStoreError, SourceDataError
-from flairhub.store.access import local_path, resolve
+from flairhub.store.access import resolve
+from flairhub.store.local import local_path
 from tests.trees import first_tiff, snapshot
 
 Capture = pytest.CaptureFixture[str]

@@ -24,6 +24,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 from flairhub.errors import FlairHubError, NotInStoreError, ReadError
 from flairhub.store.asking import ask, storage_reason, without_secrets
+from flairhub.store.local import local_path
 from flairhub.store.profiles import s3_options
 
 _OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https")
@@ -296,32 +297,6 @@ def _serve_object_storage() -> None:
     from obstore.fsspec import register
 
     register(["s3", "s3a", "gs", "az", "abfs", "abfss"])
-
-
-def local_path(url: str) -> str | None:
-    """Return the path of a local folder or file, written so or as URL; None for other schemes.
-
-    Raises
-    ------
-    NotInStoreError
-        If it is empty, or the URL names a host, as ``file://data`` does.
-    """
-    scheme, colon, rest = url.partition("://")
-    if not url or (colon and scheme == "file" and not rest):
-        msg = "The path is empty; expected a folder or a URL."
-        raise NotInStoreError(msg)
-    if not colon:
-        return os.path.expanduser(url)
-    if scheme != "file":
-        return None
-    path = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
-    if not path.startswith("/"):
-        msg = (
-            f"{url} names {rest.partition('/')[0]!r} as the host of a file; a local path is "
-            f"written file:///absolute/path, or without scheme: {rest}."
-        )
-        raise NotInStoreError(msg)
-    return path
 
 
 Source = str | os.PathLike[str] | Location
