@@ -202,9 +202,13 @@ class FlairHubTree:
         for folder in self.tree.names:
             if RawFolder.parse(folder) is None:  # those hold rasters, very many of them
                 files += self.tree.files(folder).values()
-        found = read_splits(
-            sorted((f for f in files if f.name.endswith(".csv") and split_of_file(f.name)), key=str)
-        )
+        tables = sorted((f for f in files if f.name.lower().endswith(".csv")), key=str)
+        if ignored := [f for f in tables if split_of_file(f.name) is None]:
+            self._notes.append(
+                f"{len(ignored)} CSV(s) were not read, such as {ignored[0]}: their names say no "
+                "split (train, valid or test)"
+            )
+        found = read_splits(tables, self.tree.root)
         for text in found:
             try:
                 PatchId.parse(text)

@@ -93,7 +93,7 @@ def geopackage(file: SourceFile) -> str:
 
 def table(file: SourceFile) -> str:
     """Read a split CSV."""
-    return "" if all(isinstance(patch, str) for patch in read_csv(file)) else "no text"
+    return "" if all(isinstance(patch, str) for patch in read_csv(file, "/")) else "no text"
 
 
 def archive(file: SourceFile) -> str:
