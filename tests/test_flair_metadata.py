@@ -11,7 +11,7 @@ import geopandas as gpd
 import pytest
 import torch
 
-from flairhub.errors import SourceDataError, UnknownNameError
+from flairhub.errors import ConfigError, SourceDataError, UnknownNameError
 from flairhub.models.flair import CLASS_VALUES, class_indices, class_values, encode_metadata
 from flairhub.nomenclatures import get_nomenclature
 
@@ -94,6 +94,13 @@ def test_columns_must_be_as_long_as_each_other() -> None:
     told: dict[str, Any] = {**TOLD, "y_m": [1.0, 2.0]}
     with pytest.raises(SourceDataError, match="x_m 3, y_m 2"):
         encode_metadata(**told)
+
+
+def test_other_forms_and_no_images_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"form='owm' is no form of metadata\. Did .* 'own'"):
+        encode_metadata(**TOLD, form="owm")  # type: ignore[arg-type]
+    with pytest.raises(SourceDataError, match="at least one image"):
+        encode_metadata(x_m=[], y_m=[], altitude_m=[], dates=[], times=[], cameras=[])
 
 
 def test_columns_of_a_store_are_all_it_takes(flair1_tree: Path, flair1_store: Path) -> None:

@@ -26,14 +26,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from flairhub.errors import SourceDataError
+from flairhub.errors import ConfigError, SourceDataError, did_you_mean
 
 WIDTH = 45
 """Numbers that an image's metadata become."""
@@ -57,6 +57,7 @@ _TIME = re.compile(r"([01]?[0-9]|2[0-3])h([0-5][0-9])")
 
 Floats = npt.NDArray[np.float64]
 Value = TypeVar("Value")
+Form = Literal["ign", "own"]
 
 
 def encode_metadata(
@@ -67,7 +68,7 @@ def encode_metadata(
     dates: Sequence[str | date | None],
     times: Sequence[str | None],
     cameras: Sequence[str | None],
-    form: Literal["ign", "own"] = "ign",
+    form: Form = "ign",
 ) -> Tensor:
     """Encode the metadata of images, one in each place of every sequence.
 
@@ -99,9 +100,15 @@ def encode_metadata(
 
     Raises
     ------
+    ConfigError
+        If there is no such form.
     SourceDataError
-        If sequences differ in length, a position is unknown, or a date or time cannot be read.
+        If sequences are empty or differ in length, a position is unknown, or a date or time cannot
+        be read.
     """
+    if form not in get_args(Form):
+        msg = f"form={form!r} is no form of metadata. {did_you_mean(str(form), get_args(Form))}"
+        raise ConfigError(msg)
     columns = {
         "x_m": x_m,
         "y_m": y_m,
@@ -114,6 +121,9 @@ def encode_metadata(
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
         msg = f"Metadata need one value an image in every column; their lengths are {found}."
+        raise SourceDataError(msg)
+    if not len(x_m):
+        msg = "Metadata need at least one image; all columns are empty."
         raise SourceDataError(msg)
     days = _read(dates, "date", "a day such as 2021-05-28", _day)
     minutes = _read(times, "time", "hour and minute such as 08h06", _minutes)
