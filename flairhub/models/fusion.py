@@ -24,6 +24,10 @@ class MeanFusion(nn.Module):
         Channels of every map that enters here, by its key: see `forward`.
     out_channels
         Channels of the merged map.
+
+    References
+    ----------
+    Havaei et al. 2016, arXiv:1607.05194 (the mean over what is there).
     """
 
     def __init__(self, channels: Mapping[str, int], out_channels: int) -> None:

@@ -1,4 +1,10 @@
-"""The whole network: rasters and series of one ground to class scores at the finest resolution."""
+"""The whole network: rasters and series of one ground to class scores at the finest resolution.
+
+References
+----------
+Garioud et al. 2025, arXiv:2506.07080 (FLAIR-HUB), whose inputs and class sets these are; the papers
+of the parts are named where they lie. ``docs/own-form.md`` tells what differs from IGN's network.
+"""
 
 from __future__ import annotations
 
@@ -205,7 +211,26 @@ class MultimodalSegmenter(nn.Module):
         lengths: Mapping[str, Tensor],
         padded: Size,
     ) -> list[Tensor]:
-        """Return the maps of a source for the whole batch, or none if no sample has it."""
+        """Return the maps of a source for the whole batch, or none if no sample has it.
+
+        Parameters
+        ----------
+        name
+            Of the source.
+        source : Tensor, shape (B, C, H, W) or (B, T, C, H, W)
+            Pixels, a companion's bands appended.
+        has : Tensor, shape (B,), bool, or None
+            Which samples have it; all where None.
+        days : mapping of Tensor, shape (B, T)
+        lengths : mapping of Tensor, shape (B,)
+        padded
+            Size of the padded ground at the finest resolution.
+
+        Returns
+        -------
+        list of Tensor, shapes (B, channels[i], h_i, w_i)
+            Finest first; 0, or in graphs anything, where a sample lacks the source.
+        """
         rows = None
         # Rows of absent samples must not enter the statistics of batch normalisation either.
         if has is not None and not computes_all(source, self.training) and not bool(has.all()):
@@ -232,7 +257,24 @@ class MultimodalSegmenter(nn.Module):
         batch: int,
         padded: Size,
     ) -> list[Tensor]:
-        """Return the merged pyramid, finest first."""
+        """Return the merged pyramid.
+
+        Parameters
+        ----------
+        maps : mapping of sequences of Tensor, shapes (B, channels[i], h_i, w_i)
+            By source, finest first.
+        rows : mapping of Tensor, shape (B,), bool
+            By source, which samples have it; all where the key is left out.
+        batch
+            B.
+        padded
+            Size of the padded ground at the finest resolution.
+
+        Returns
+        -------
+        list of Tensor, shapes (B, width of the level, h_i, w_i)
+            Finest first.
+        """
         if self.training and self.modality_dropout.active:
             here = next(iter(self.parameters())).device
             every = torch.ones(batch, dtype=torch.bool, device=here)

@@ -1,4 +1,9 @@
-"""Attention within windows, and its gradient on the processor."""
+"""Attention within windows, and its gradient on the processor.
+
+References
+----------
+Liu et al. 2021, arXiv:2103.14030 (Swin); Dao et al. 2022, arXiv:2205.14135 (scores computed again).
+"""
 
 from __future__ import annotations
 
@@ -52,7 +57,20 @@ def attend(
 def plainly(
     projected: Tensor, padding: Tensor, biases: Sequence[Tensor], groups: Sequence[Group]
 ) -> Tensor:
-    """Attend as `attend` does, differentiated by torch; every argument of the same type."""
+    """Attend as `attend` does, differentiated by torch; every argument of the same type.
+
+    Parameters
+    ----------
+    projected : Tensor, shape (B, T, 3 * C)
+    padding : Tensor, shape (3 * C,)
+    biases : sequence of Tensor, shapes (heads, n, n) or (heads, n, n + 1)
+    groups
+        See `attend`.
+
+    Returns
+    -------
+    Tensor, shape (B, T, C)
+    """
     batch, heads, width = projected.shape[0], biases[0].shape[0], projected.shape[-1] // 3
     attended = []
     for group, bias in zip(groups, biases, strict=True):

@@ -2,6 +2,11 @@
 
 To add an encoder, write a class that takes what `EncoderMaker` says and has what `MonoEncoder`
 needs, and enter it in `ENCODERS`.
+
+References
+----------
+Wightman 2019, PyTorch Image Models; Iakubovskii 2019, Segmentation Models PyTorch; Chen et al.
+2016, arXiv:1604.06174 (checkpointing).
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import torch
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder as get_smp_encoder
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from flairhub.errors import ConfigError, GridError, did_you_mean
@@ -163,10 +169,28 @@ class TimmEncoder(nn.Module):
 
 def make_smp_encoder(name: str, bands: int, _image: Size, pretrained: bool) -> nn.Module:
     """Return an encoder of segmentation-models-pytorch, ``resnet34`` above all."""
-    encoder: nn.Module = get_smp_encoder(
-        name, in_channels=bands, weights="imagenet" if pretrained else None
-    )
+    with _RatesInMemory():
+        encoder: nn.Module = get_smp_encoder(
+            name, in_channels=bands, weights="imagenet" if pretrained else None
+        )
     return encoder
+
+
+class _RatesInMemory(TorchFunctionMode):
+    """Makes ranges of numbers on the CPU: mix transformers read rates of their blocks from one.
+
+    On the device ``meta`` they would find none.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        given = kwargs or {}
+        return func(*args, **({"device": "cpu", **given} if func is torch.linspace else given))
 
 
 ENCODERS: dict[str, EncoderMaker] = {

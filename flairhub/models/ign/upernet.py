@@ -122,7 +122,10 @@ class UPerNetDecoder(nn.Module):
 
 
 def _convolve(maps: Tensor, weight: Tensor, size: Size) -> Tensor:
-    """Resize and convolve, the cheaper way round: small maps before they are resized."""
+    """Resize and convolve, the cheaper way round: small maps before they are resized.
+
+    ``(B, 256, h, w)`` and weights ``(64, 256, 3, 3)`` to ``(B, 64, *size)``.
+    """
     if maps.shape[-2] < size[0] and maps.shape[-1] < size[1]:
         return convolve_resized(maps, weight, size)
     maps = resize(maps, size)

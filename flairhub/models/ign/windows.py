@@ -1,4 +1,9 @@
-"""How a map is cut into windows: the order of their tokens, and what is added to their scores."""
+"""How a map is cut into windows: the order of their tokens, and what is added to their scores.
+
+References
+----------
+Liu et al. 2021, arXiv:2103.14030 (Swin); Wightman 2019, PyTorch Image Models.
+"""
 
 from __future__ import annotations
 
