@@ -22,6 +22,7 @@ from flairhub.models.registry import (
     RASTER_ENCODERS,
     SERIES_ENCODERS,
     choose,
+    import_own_blocks,
 )
 from flairhub.models.segmenter import MultimodalSegmenter
 from flairhub.nomenclatures import get_nomenclature
@@ -61,6 +62,7 @@ def build_model(
     UnknownNameError
         If a modality or label set does not exist.
     """
+    import_own_blocks()
     chosen = [get_modality(name) for name in modalities]
     sources = sorted(
         (m for m in chosen if m.kind not in (Kind.MASK, Kind.LABEL)),
