@@ -200,6 +200,12 @@ def test_the_environment_chooses_the_hub(hub: Hub, tmp_path: Path) -> None:
     assert hub.requests == []
 
 
+def test_a_hub_that_does_not_answer_is_told_with_what_helps(tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9"  # nothing listens
+    with pytest.raises(WeightsSourceError, match=r"Cannot fetch .*HF_ENDPOINT.*offline=True"):
+        fetch(Address.parse(f"hf://{NAME}"), cache_dir=tmp_path, endpoint=nobody)
+
+
 def test_secrets_leave_texts() -> None:
     assert redact(f"Bearer {TOKEN} of https://me:word@host/x") == "Bearer *** of https://***@host/x"
 

@@ -301,6 +301,10 @@ def test_weights_come_by_id(hub: Hub, series: State) -> None:
         load("LC-G", revision="v7")
     with pytest.raises(WeightsSourceError, match="not the file expected"):
         load("LC-G", sha256="0" * 64)
+    with pytest.raises(
+        WeightsSourceError, match="No repository with weights of LC-G with resnet18"
+    ):
+        load("LC-G", encoder="resnet18")
 
 
 def test_what_is_imported_from_the_registry_has_its_licence(

@@ -95,3 +95,12 @@ def test_what_is_no_file_and_no_id_is_told(
     assert "There is no file" in capsys.readouterr().err
     assert run(["models", "show", "hf://nobody"]) == 1
     assert "no address on the hub" in capsys.readouterr().err
+
+
+def test_mix_transformers_are_told_and_take_no_memory() -> None:
+    """Their library computes on tensors while it builds them, which the device meta cannot."""
+    options = IgnOptions(("spot_rgbi",), {"cosia": 19}, encoder="mit_b1", decoder="segformer")
+    with torch.device("meta"):
+        state = build(options).state_dict()
+    assert {tensor.device.type for tensor in state.values()} == {"meta"}
+    assert identify(state).options == options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ AERIAL = IgnOptions(("aerial_rgbi",), COSIA, encoder="resnet18")
 DEM = IgnOptions(("aerial_rgbi", "dem_elev"), COSIA, encoder="resnet18")
 SERIES = IgnOptions(("aerial_rgbi", "sentinel2_ts"), COSIA, encoder="resnet18")
 LC_G = IgnOptions(("sentinel2_ts",), COSIA)
+SPOT = IgnOptions(("spot_rgbi",), COSIA, encoder="convnextv2_atto")
 LPIS_F = IgnOptions(("sentinel2_ts",), {"lpis_1": 23})
 HEAD = "main_decoders.AERIAL_LABEL-COSIA"
 LAST = "encoders.SENTINEL2_TS.out_conv.conv.conv"
@@ -161,3 +163,37 @@ def test_options_of_a_model_that_is_built_come_before_its_bands() -> None:
         bands={"dem_elev": ("dsm",)}, adapt_bands=True,
     ).report  # fmt: skip
     assert list(report.adapted) == ["encoders.DEM_ELEV.seg_model.conv1.weight"]
+
+
+def test_bands_are_compared_inside_of_wrappers() -> None:
+    """Kernels for red, green, blue have the shape of those for near infrared, red, green."""
+
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = make(SPOT, seed=1)
+
+    colours = {"spot_rgbi": ("red", "green", "blue")}
+    with pytest.raises(WeightsError, match="found kernels for red, green, blue, expected nir"):
+        load(make(SPOT).state_dict(), Wrapper(), file_bands=colours)
+    assert load(make(SPOT).state_dict(), Wrapper()).report.adapted == {}
+
+
+@pytest.mark.parametrize("side", ["file", "model"])
+def test_an_auxiliary_decoder_loads_whole_or_not_at_all(side: str) -> None:
+    options = replace(SPOT, aux=("spot_rgbi",))
+    file = make(options).state_dict()
+    name = "aux_decoders.SPOT_RGBI__AERIAL_LABEL-COSIA.seg_model.decoder.fpn_bottleneck.0.weight"
+    if side == "file":
+        with pytest.raises(WeightsError, match=f"Missing in the file: {name}"):
+            load({n: t for n, t in file.items() if n != name}, make(options))
+    else:
+        with pytest.raises(WeightsError, match=f"In the file alone: {name}2"):
+            load({**file, f"{name}2": torch.ones(1)}, make(options))
+
+
+def test_a_file_without_heads_asks_for_the_model(lc_g: State) -> None:
+    bare = {n: t for n, t in lc_g.items() if not n.startswith("main_decoders.")}
+    with pytest.raises(CheckpointError, match=r"encoders \(SENTINEL2_TS\) but no main_decoders"):
+        load(bare)
+    assert set(load(bare, "LC-G").report.fresh) == lc_g.keys() - bare.keys()

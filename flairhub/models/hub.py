@@ -319,4 +319,8 @@ def _explain(address: Address, error: Exception, *, offline: bool) -> str:
     if offline:
         return _absent(address)
     reason = redact(str(error.__cause__ or error)).strip().splitlines()
-    return f"Cannot fetch {address}: {reason[0] if reason else type(error).__name__}"
+    what = reason[0].rstrip(".") if reason else type(error).__name__
+    return (
+        f"Cannot fetch {address}: {what}. Check the network, HF_ENDPOINT and proxies; offline=True "
+        "(HF_HUB_OFFLINE=1) uses what was fetched before."
+    )

@@ -155,10 +155,16 @@ def load(
     wanted = named_bands({} if bands is None else bands)
     given = named_bands({} if file_bands is None else file_bands)
     rules = Rules(adapt_windows, adapt_heads, adapt_bands, _texts(fresh), _texts(drop))
+    encoder = options.get("encoder")
     opened = open_source(
-        source, revision=revision, sha256=sha256, offline=offline, cache_dir=cache_dir
+        source,
+        encoder=encoder,
+        revision=revision,
+        sha256=sha256,
+        offline=offline,
+        cache_dir=cache_dir,
     )
-    identity = _identify(opened, options.get("encoder"), needed=model is None)
+    identity = _identify(opened, encoder, needed=model is None)
     if identity:
         identity = identity.with_bands(given)
     found = {**identity.bands} if identity else given
@@ -190,12 +196,13 @@ def load(
 def open_source(
     source: str | Path | Mapping[str, Any],
     *,
+    encoder: str | None = None,
     revision: str | None = None,
     sha256: str | None = None,
     offline: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Source:
-    """Open weights from wherever they lie; see `load`."""
+    """Open weights from wherever they lie; see `load`. An id may have some of several encoders."""
     if isinstance(source, Mapping):
         _refuse("tensors by name", revision=revision, sha256=sha256)
         return Source("the state dict", tensors_in(source, "the state dict"))
@@ -204,7 +211,7 @@ def open_source(
         if Path(text).suffix or len(Path(text).parts) > 1:
             msg = f"There is no file {text}."
             raise CheckpointError(msg)
-        entry = resolve_id(text)[1]
+        entry = resolve_id(text, encoder=encoder)[1]
         text = f"{SCHEME}{entry.repository}"
         revision, sha256 = revision or entry.revision, sha256 or entry.sha256
     if not text.startswith(SCHEME):
@@ -262,11 +269,15 @@ def _build(
 
 
 def _usual(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Return the bands that a network's channels usually are, where it says how many it has."""
-    options = getattr(model, "options", None)
-    if not isinstance(options, IgnOptions | FlairOptions):
-        return {}
-    return usual_bands({key: options.bands_of(key) for key in options.modalities})
+    """Return the bands that a network's channels usually are, where it says how many it has.
+
+    Wrappers are looked into.
+    """
+    for module in model.modules():
+        options = getattr(module, "options", None)
+        if isinstance(options, IgnOptions | FlairOptions):
+            return usual_bands({key: options.bands_of(key) for key in options.modalities})
+    return {}
 
 
 def _texts(given: str | Iterable[str]) -> tuple[str, ...]:

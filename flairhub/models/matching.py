@@ -125,6 +125,10 @@ class _Matching:
         self.dead = naming.dead_parameters(model)
         self.file_tasks = naming.tasks_in(file)
         self.model_tasks = naming.tasks_in(model)
+        # one that both have is loaded whole
+        self.shared_aux = {naming.decoder_of(n) for n in file if naming.is_auxiliary(n)} & {
+            naming.decoder_of(n) for n in model
+        }
         self.other_classes = self._layers_of_other_classes()
         self.plan = Plan()
         for name, target in model.items():
@@ -188,10 +192,10 @@ class _Matching:
         plan, task = self.plan, naming.task_of(name)
         if name in self.dead:
             plan.fresh[name] = f"unused: {self.dead[name]}"
-        elif naming.is_auxiliary(name):
-            plan.fresh[name] = "auxiliary decoder, for training alone"
         elif naming.is_recomputed(name):
             plan.fresh[name] = "follows from sizes, or counts batches"
+        elif naming.is_auxiliary(name) and naming.decoder_of(name) not in self.shared_aux:
+            plan.fresh[name] = "auxiliary decoder, for training alone"
         elif self.rules.heads and naming.is_class_layer(name):
             self._settle_classes(name, "not in the file", target)
         elif self.rules.heads and task and task not in self.file_tasks and self.file_tasks:
@@ -256,12 +260,12 @@ class _Matching:
             plan.left_over[name] = "as asked"
         elif naming.is_criterion(name):
             plan.left_over[name] = "class weights of the loss"
-        elif naming.is_auxiliary(name):
-            plan.left_over[name] = "auxiliary decoder, for training alone"
         elif name in self.dead_in_file:
             plan.left_over[name] = f"unused: {self.dead_in_file[name]}"
         elif naming.is_recomputed(name):
             plan.left_over[name] = "follows from sizes, or counts batches"
+        elif naming.is_auxiliary(name) and naming.decoder_of(name) not in self.shared_aux:
+            plan.left_over[name] = "auxiliary decoder, for training alone"
         elif self.rules.heads and task and task not in self.model_tasks:
             plan.left_over[name] = f"decoder of {task}, which the model does not predict"
         elif self.rules.heads and naming.is_class_layer(name):

@@ -70,6 +70,11 @@ def is_auxiliary(name: str) -> bool:
     return name.startswith(("aux_decoders.", "aux_head."))
 
 
+def decoder_of(name: str) -> str:
+    """Return the beginning that the tensors of an auxiliary decoder share."""
+    return ".".join(name.split(".")[: 2 if name.startswith("aux_decoders.") else 1])
+
+
 def is_recomputed(name: str) -> bool:
     """Tell whether it is a buffer that decides no output: follows from sizes, counts batches."""
     return name.endswith(_RECOMPUTED)

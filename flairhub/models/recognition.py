@@ -49,6 +49,11 @@ def identify(state: Mapping[str, Any], *, encoder: str | None = None) -> Identit
 
 
 def _not_ours(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    if found := naming.modalities_in(shapes):
+        return (
+            f"The file has encoders ({', '.join(found)}) but no main_decoders., so that it does "
+            "not tell its class sets: give the model that it is to fit, by id, options or module."
+        )
     begin = sorted({name.partition(".")[0] for name in shapes})
     shown = ", ".join(begin[:8]) + (", ..." if len(begin) > 8 else "")
     own = any(name.startswith(("rasters.", "series.", "fusions.")) for name in shapes)
