@@ -49,6 +49,9 @@ from flairhub.store.tables import read_table
 Progress = Callable[[str, int, int], None]
 """Called with a ROI's name, the number of ROIs done and of all."""
 
+_NAMED = 10
+"""How much of what was left out is named where that is everything."""
+
 
 @dataclass
 class ConversionReport:
@@ -140,9 +143,20 @@ def convert(
     report = ConversionReport()
     with engine_for(root, workers, scheduler) as engine:
         for domain, rois in chosen_rois(source, selection, options.modalities):
+            left_out = [*source.left_out(domain), *(one for roi in rois for one in roi.left_out)]
+            if left_out and not skip:
+                raise SourceDataError(left_out[0].reason)
+            if not rois:
+                report.skipped += left_out
+                continue
             with _target_errors(place), domain_lock(root, domain) as claim:
                 work = _Domain(place, claim, source.name, options, report, engine)
-                work.convert(rois, progress)
+                work.convert(rois, left_out, progress)
+    if not report.domains:
+        more = f" and {n} more" if (n := len(report.skipped) - _NAMED) > 0 else ""
+        first = "; ".join(map(str, report.skipped[:_NAMED]))
+        msg = f"{source.name}: no ROI could be converted. {first}{more}"
+        raise SourceDataError(msg)
     report.notes += source.notes
     return report
 
@@ -150,7 +164,7 @@ def convert(
 def chosen_rois(
     source: Source, selection: Selection, modalities: Sequence[Modality]
 ) -> Iterator[tuple[DomainId, list[RoiSource]]]:
-    """Yield the chosen ROIs, domain by domain.
+    """Yield the chosen ROIs, domain by domain; none where all was left out.
 
     Raises
     ------
@@ -163,16 +177,17 @@ def chosen_rois(
     wanted = 0
     for domain in selection.choose_domains(source):
         every = source.rois(domain, modalities)
-        if not every:
+        if not every and not source.left_out(domain):
             names = ", ".join(m.source_name for m in modalities)
             msg = f"{domain}: no raster of {names} was found."
             raise SourceDataError(msg)
         found += [f"{domain}/{roi.roi}" for roi in every]
         chosen = selection.choose_rois(every)
         wanted += len(chosen)
-        if chosen:
+        if chosen or not every:
             yield domain, chosen
-    selection.check_rois(found, wanted)
+    if found:
+        selection.check_rois(found, wanted)
 
 
 @contextmanager
@@ -212,11 +227,14 @@ class _Domain:
         self.store = root / store_name(self.domain)
         self.work = work_place(root, self.domain)
 
-    def convert(self, rois: Sequence[RoiSource], progress: Progress | None) -> None:
+    def convert(
+        self, rois: Sequence[RoiSource], left_out: Sequence[Skipped], progress: Progress | None
+    ) -> None:
         """Convert what is not there yet, and complete the tables."""
         self._delete_partials()
         complete = read_receipts(self.root, self.domain)
         jobs, skipped = roi_jobs(self.root, self.domain, rois, complete, self.options)
+        skipped += left_out
         claim = self.claim
         jobs = [
             replace(job, root=claim.root, source_name=self.source_name, claim=claim) for job in jobs
@@ -248,10 +266,11 @@ class _Domain:
         skipped.sort(key=lambda one: (one.where, one.modality))
         if changed or anew or not complete:
             there = {roi: r for roi, r in complete.items() if roi not in anew}
-            self._complete(there, skipped)
-        self.report.domains.append(str(self.domain))
+            complete = dict(self._complete(there, skipped))
         self.report.skipped += skipped
-        self._measure()
+        if complete:
+            self.report.domains.append(str(self.domain))
+            self._measure()
 
     def _begin(self, jobs: Sequence[RoiJob], complete: Mapping[str, Receipt]) -> set[str]:
         """Put receipts aside where they are needed, and take the domain out of sight if it must.
@@ -275,7 +294,13 @@ class _Domain:
             marker.write(self._document())
         return anew
 
-    def _complete(self, complete: Mapping[str, Receipt], skipped: Sequence[Skipped]) -> None:
+    def _complete(
+        self, complete: Mapping[str, Receipt], skipped: Sequence[Skipped]
+    ) -> Mapping[str, Receipt]:
+        """Write the tables; return the receipts of the ROIs that are in them.
+
+        A domain of which all was left out is no domain: nothing of it stays.
+        """
         receipts = dict(complete)
         for name in self.work.objects():
             roi = name.removesuffix(ASIDE).removesuffix(".json")
@@ -284,13 +309,15 @@ class _Domain:
                 receipts[roi] = found
         self.claim.check()
         if not receipts:
-            msg = f"{self.domain}: no ROI could be converted. " + "; ".join(map(str, skipped))
-            raise SourceDataError(msg)
+            if self.store.objects() == ["zarr.json"]:
+                self.store.delete_tree()
+            return receipts
         document = self._document(skipped)
         (self.store / "zarr.json").write(document)
         (self.store / "zarr.json").flush()
         write_tables(self.root, self.domain, receipts.values(), {"zarr.json": document})
         self._clear_work(receipts)
+        return receipts
 
     def _clear_work(self, complete: Collection[str]) -> None:
         """Delete the work folder, but for what is put aside of ROIs that are not complete."""

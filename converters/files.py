@@ -106,6 +106,8 @@ class RawTree:
         self.files_here: dict[str, SourceFile] = {}
         """Files that lie directly in the root, by name; zips are not among them."""
         for name, is_folder, size in self._list(self._base):
+            if _is_litter(name):
+                continue
             if is_folder:
                 self._folders.add(name)
             elif name.lower().endswith(".zip"):
@@ -131,7 +133,7 @@ class RawTree:
             found |= _members(self._zips[folder], folder)
         if folder in self._folders:
             found |= self._walk(folder)
-        return found
+        return {path: file for path, file in found.items() if not _is_litter(path)}
 
     def _walk(self, folder: str) -> dict[str, SourceFile]:
         if "://" not in self.root:
@@ -168,6 +170,11 @@ class RawTree:
             msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
             raise SourceDataError(msg)
         return found
+
+
+def _is_litter(path: str) -> bool:
+    """Tell what macOS leaves beside files and in zips: of no meaning, whatever its ending."""
+    return any(part.startswith("._") or part == "__MACOSX" for part in path.split("/"))
 
 
 def _scan(place: str, prefix: str, above: tuple[str, ...]) -> list[tuple[str, SourceFile]]:

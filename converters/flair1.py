@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
@@ -29,6 +30,7 @@ from converters.files import RawTree, SourceFile
 from converters.flair_raw import IMAGE, MASK, FlairFolder, Zone, parse_raster
 from converters.geometry import lattice_positions, lattices, overlapping, roi_grid
 from converters.rasters import read_grid
+from converters.receipts import Skipped
 from converters.source import Area, RoiSource
 from flairhub.errors import SourceDataError
 from flairhub.grids import Grid
@@ -76,6 +78,7 @@ class Flair1Tree:
             )
             raise SourceDataError(msg)
         self._notes: list[str] = []
+        self._bad: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -94,6 +97,8 @@ class Flair1Tree:
 
     def domains(self) -> list[DomainId]:
         """Return the domains that have a zone, sorted."""
+        if not self._zones and self._bad:
+            raise SourceDataError(next(iter(self._bad)))
         return sorted({zone.domain for zone in self._zones.values()})
 
     def rois(self, domain: DomainId, modalities: Sequence[Modality]) -> list[RoiSource]:
@@ -101,11 +106,6 @@ class Flair1Tree:
 
         A zone whose patches share no lattice is returned in parts; one whose patches contradict
         the metadata or each other with its problem. Reads the header of a raster of every patch.
-
-        Raises
-        ------
-        SourceDataError
-            If the metadata cannot be read.
         """
         found = []
         for zone in sorted(self._zones.values(), key=lambda z: z.roi):
@@ -121,6 +121,18 @@ class Flair1Tree:
                     found.append(RoiSource(domain, zone.roi, files, problem=str(error)))
         return found
 
+    def left_out(self, domain: DomainId) -> Sequence[Skipped]:
+        """Return what was met so far that is of no use; it may be of any domain."""
+        return [Skipped(str(domain), what, reason) for reason, what in self._bad.items()]
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Note raw data that are of no use, and what they are of; others may be whole."""
+        try:
+            yield
+        except SourceDataError as error:
+            self._bad.setdefault(str(error), what)
+
     def _held(self, zone: Zone) -> set[str]:
         """Return the modalities that a zone has files of."""
         return {key for by_key in zone.rasters.values() for key in by_key}
@@ -133,7 +145,14 @@ class Flair1Tree:
             raise SourceDataError(msg)
         places = self._places(zone)
         numbers, grids = list(places), [grid for _, grid in places.values()]
-        areas, times = self._areas(zone, dict(zip(numbers, grids, strict=True)), modalities)
+        areas: dict[str, Area] = {}
+        times: dict[str, tuple[date, ...]] = {}
+        left_out: tuple[Skipped, ...] = ()
+        try:
+            areas, times = self._areas(zone, dict(zip(numbers, grids, strict=True)), modalities)
+        except SourceDataError as error:  # of these alone: patches may be whole
+            key = next(m.key for m in self.modalities if m.is_area)
+            left_out = (Skipped(f"{zone.domain} {zone.roi}", key, str(error)),)
         parts = lattices(grids)
         found = []
         for part, members in enumerate(parts):
@@ -142,7 +161,8 @@ class Flair1Tree:
             found.append(self._roi(zone, roi, one, modalities))
         if len(parts) > 1:
             self._note_parts(zone, found, numbers, grids)
-        return [replace(found[0], areas=areas, times=times), *found[1:]]
+        first = replace(found[0], areas=areas, times=times, left_out=left_out)
+        return [first, *found[1:]]
 
     def _note_parts(
         self, zone: Zone, parts: Sequence[RoiSource], numbers: Sequence[str], grids: Sequence[Grid]
@@ -236,13 +256,17 @@ class Flair1Tree:
             if folder.kind != "aerial":
                 continue
             for modality, kind in ((IMAGE, "aerial"), (MASK, "labels")):
-                for path, file in sorted(self.tree.files(str(folder.sister(kind))).items()):
+                there: Mapping[str, SourceFile] = {}
+                with self._noting(modality.key):
+                    there = self.tree.files(str(folder.sister(kind)))
+                for path, file in sorted(there.items()):
                     if not path.endswith(".tif"):
                         continue
-                    zone, number = parse_raster(path, modality, file, found)
-                    if folder not in zone.folders:
-                        zone.folders.append(folder)
-                    zone.rasters[number][modality.key] = file
+                    with self._noting(modality.key):
+                        zone, number = parse_raster(path, modality, file, found)
+                        if folder not in zone.folders:
+                            zone.folders.append(folder)
+                        zone.rasters[number][modality.key] = file
         return found
 
     @cached_property
@@ -250,12 +274,15 @@ class Flair1Tree:
         """What the metadata say of each image, and in which file."""
         found: dict[str, tuple[Mapping[str, Any], SourceFile]] = {}
         for file in self.tables(_METADATA):
-            table = read_json(file)
-            for image, told in table.items():
-                if not isinstance(told, dict):
-                    msg = f"{file}: {image} is {told!r:.60}; expected its date, time and camera."
-                    raise SourceDataError(msg)
-                found[image] = (told, file)
+            with self._noting("date"):
+                table = read_json(file)
+                for image, told in table.items():
+                    if not isinstance(told, dict):
+                        msg = (
+                            f"{file}: {image} is {told!r:.60}; expected its date, time and camera."
+                        )
+                        raise SourceDataError(msg)
+                found |= {image: (told, file) for image, told in table.items()}
         if not found:
             self._notes.append(f"{self.tree.root} has no {METADATA_FILE}: dates are unknown")
         return found
@@ -265,7 +292,8 @@ class Flair1Tree:
         files = list(self.tree.files_here.values())
         for name in self.tree.names:
             if FlairFolder.parse(name) is None:
-                files += self.tree.files(name).values()
+                with self._noting("date"):
+                    files += self.tree.files(name).values()
         return sorted((f for f in files if pattern.fullmatch(f.name)), key=str)
 
 

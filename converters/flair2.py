@@ -134,17 +134,21 @@ class Flair2Tree(Flair1Tree):
         for folder in self.folders:
             if folder.kind != "sen":
                 continue
-            for path, file in self.tree.files(str(folder)).items():
+            there: Mapping[str, SourceFile] = {}
+            with self._noting(SERIES.key):
+                there = self.tree.files(str(folder))
+            for path, file in there.items():
                 if not path.endswith((".npy", ".txt")):
                     continue
-                name = _AREA.fullmatch(path)
-                if name is None:
-                    msg = (
-                        f"{file} is no series of FLAIR#2; expected a path like "
-                        "D004_2021/Z1_AN/sen/SEN2_sp_D004_2021-Z1_AN_data.npy."
-                    )
-                    raise SourceDataError(msg)
-                found[folder.sister("aerial"), name["place"]][name["part"]] = file
+                with self._noting(SERIES.key):
+                    name = _AREA.fullmatch(path)
+                    if name is None:
+                        msg = (
+                            f"{file} is no series of FLAIR#2; expected a path like "
+                            "D004_2021/Z1_AN/sen/SEN2_sp_D004_2021-Z1_AN_data.npy."
+                        )
+                        raise SourceDataError(msg)
+                    found[folder.sister("aerial"), name["place"]][name["part"]] = file
         return found
 
 

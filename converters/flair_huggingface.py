@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from converters.files import RawTree, SourceFile
-from converters.flair2 import Flair2Tree
+from converters.flair2 import SERIES, Flair2Tree
 from converters.flair_raw import IMAGE, MASK, Part, Zone, zone_path
 from flairhub.errors import InvalidIdError, SourceDataError
 from flairhub.ids import DomainId, RoiId
@@ -89,7 +89,7 @@ class FlairHuggingFaceTree(Flair2Tree):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.tree = RawTree(root)
-        self._notes = []
+        self._notes, self._bad = [], {}
         data = data_folder(self.tree)
         if data is None:
             msg = f"{self.tree.root} holds none of {', '.join(SPLITS)}, nor does its folder data."
@@ -117,7 +117,8 @@ class FlairHuggingFaceTree(Flair2Tree):
                     f"{file} is no raster of FLAIR#1 or FLAIR#2; expected a path like "
                     "aerial/Z1_AN/IMG_000001.tif or labels/Z1_AN/MSK_000001.tif."
                 )
-                raise SourceDataError(msg)
+                self._bad.setdefault(msg, IMAGE.key)
+                continue
             roi = RoiId.parse(name["zone"].replace("_", "-"))
             place = zone_path(folder.domain, roi)
             zone = found.setdefault(place, Zone(folder.domain, roi))
@@ -137,13 +138,17 @@ class FlairHuggingFaceTree(Flair2Tree):
                     f"{file} is no series of FLAIR#2; expected a name like "
                     f"SEN2_sp_{folder.name}-Z1_AN_data.npy."
                 )
-                raise SourceDataError(msg)
+                self._bad.setdefault(msg, SERIES.key)
+                continue
             found[folder, f"{name['domain']}/{name['zone']}"][name["part"]] = file
         return found
 
     def _files(self, *endings: str) -> Iterator[tuple[DomainFolder, str, SourceFile]]:
         for folder in self._domains:
-            for path, file in sorted(self._trees[folder.split].files(folder.name).items()):
+            there: Mapping[str, SourceFile] = {}
+            with self._noting("data"):
+                there = self._trees[folder.split].files(folder.name)
+            for path, file in sorted(there.items()):
                 if path.endswith(endings):
                     yield folder, path, file
 

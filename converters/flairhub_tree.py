@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import cached_property
 
@@ -19,6 +20,7 @@ from converters.flairhub_raw import (
     RawFolder,
     dates_file,
 )
+from converters.receipts import Skipped
 from converters.source import RoiSource
 from converters.splits import read_folds, read_splits, split_of_file
 from flairhub.errors import InvalidIdError, SourceDataError
@@ -53,6 +55,7 @@ class FlairHubTree:
             )
             raise SourceDataError(msg)
         self._notes: list[str] = []
+        self._left_out: dict[DomainId, list[Skipped]] = {}
 
     @property
     def name(self) -> str:
@@ -76,45 +79,56 @@ class FlairHubTree:
     def rois(self, domain: DomainId, modalities: Sequence[Modality]) -> list[RoiSource]:
         """Return the ROIs of a domain with files, dates and splits.
 
-        Raises
-        ------
-        SourceDataError
-            If a file name breaks the grammar. A ROI whose dates are missing or contradictory is
-            returned with its problem.
+        A modality whose dates are missing or contradictory is left out of its ROI; a zip that
+        cannot be read, or a raster that lies in the wrong place, of the domain: see `left_out`.
         """
+        left_out = [Skipped(str(domain), "split", why) for why in self._split_columns[1]]
+        self._left_out[domain] = left_out
         files: dict[RoiId, dict[PatchId, dict[str, SourceFile]]] = defaultdict(dict)
         for modality in modalities:
-            for patch, path in self._files(domain, modality):
+            for patch, path in self._files(domain, modality, left_out):
                 files[patch.roi].setdefault(patch, {})[modality.key] = path
         # the historical folder serves every year of a department: on its own it makes no patch
         for roi, patches in list(files.items()):
-            own = {p: f for p, f in patches.items() if any(not _shared(m, modalities) for m in f)}
+            own = {p: f for p, f in patches.items() if _own(f, modalities)}
             files[roi] = dict(sorted(own.items()))
         self._note_absent(domain, {p for patches in files.values() for p in patches})
-        found = []
-        for roi in sorted(files):
-            if files[roi]:
-                try:
-                    found.append(self._roi(domain, roi, files[roi], modalities))
-                except SourceDataError as error:  # of this ROI alone: others may be whole
-                    found.append(RoiSource(domain, roi, files[roi], problem=str(error)))
-        return found
+        return [
+            self._roi(domain, roi, files[roi], modalities) for roi in sorted(files) if files[roi]
+        ]
 
-    def _files(self, domain: DomainId, modality: Modality) -> Iterable[tuple[PatchId, SourceFile]]:
+    def left_out(self, domain: DomainId) -> Sequence[Skipped]:
+        """Return what `rois` met in a domain that is of no use, beyond what its ROIs tell."""
+        return tuple(self._left_out.get(domain, ()))
+
+    def _files(
+        self, domain: DomainId, modality: Modality, left_out: list[Skipped]
+    ) -> Iterator[tuple[PatchId, SourceFile]]:
         folder = RawFolder.of(domain, modality)
         if folder not in self._folders:
             return
-        for path, file in sorted(self.tree.files(str(folder)).items()):
+        try:
+            there = self.tree.files(str(folder))
+        except SourceDataError as error:  # of this modality alone: others may be whole
+            left_out.append(Skipped(str(domain), modality.key, str(error)))
+            return
+        for path, file in sorted(there.items()):
             if not path.endswith(".tif"):
                 continue
-            raw = RawFile.parse(path.rpartition("/")[2])
+            try:
+                raw = RawFile.parse(path.rpartition("/")[2])
+            except SourceDataError as error:
+                left_out.append(Skipped(str(domain), modality.key, f"{file}: {error}"))
+                continue
             if raw.folder != folder or path != f"{raw.roi}/{raw}":
-                msg = f"{file} lies in the wrong folder; expected {raw.path}."
-                raise SourceDataError(msg)
+                reason = f"{file} lies in the wrong folder; expected {raw.path}."
+                left_out.append(Skipped(str(domain), modality.key, reason))
+                continue
             yield raw.patch(domain), file
 
     def _note_absent(self, domain: DomainId, there: set[PatchId]) -> None:
-        listed = {text for text in self._splits if text.startswith(f"{domain}_")}
+        splits = self._split_columns[0]["split"]
+        listed = {text for text in splits if text.startswith(f"{domain}_")}
         absent = sorted(listed - set(map(str, there)))
         if absent:
             self._notes.append(
@@ -129,17 +143,27 @@ class FlairHubTree:
         files: Mapping[PatchId, Mapping[str, SourceFile]],
         modalities: Sequence[Modality],
     ) -> RoiSource:
-        used = [m for m in modalities if any(m.key in by_key for by_key in files.values())]
-        times = {
-            m.key: self._times(m, [p for p, f in files.items() if m.key in f])
-            for m in used
-            if m.temporal
-        }
-        dates = {m.key: self._dates(m, files) for m in used if not m.temporal and m.dates_name}
+        times: dict[str, Sequence[date]] = {}
+        dates: dict[str, Mapping[PatchId, date | None]] = {}
+        left_out: dict[str, Skipped] = {}
+        for m in modalities:
+            patches = [patch for patch, by_key in files.items() if m.key in by_key]
+            try:
+                if patches and m.temporal:
+                    times[m.key] = self._times(m, patches)
+                elif patches and m.dates_name:
+                    dates[m.key] = self._dates(m, files)
+            except SourceDataError as error:  # of this modality alone: others may be whole
+                left_out[m.key] = Skipped(f"{domain} {roi}", m.key, str(error))
+        rest = {p: {k: f for k, f in by.items() if k not in left_out} for p, by in files.items()}
+        used = {patch: by_key for patch, by_key in rest.items() if _own(by_key, modalities)}
+        if not used:
+            reason = next(iter(left_out.values())).reason
+            return RoiSource(domain, roi, files, problem=reason)
         folds: dict[str, dict[PatchId, str]] = {}
-        for column, by_patch in {"split": self._splits, **self._folds}.items():
-            folds[column] = {p: by_patch[str(p)] for p in files if str(p) in by_patch}
-        return RoiSource(domain, roi, files, times, dates, folds)
+        for column, by_patch in self._split_columns[0].items():
+            folds[column] = {p: by_patch[str(p)] for p in used if str(p) in by_patch}
+        return RoiSource(domain, roi, used, times, dates, folds, left_out=tuple(left_out.values()))
 
     def _times(self, modality: Modality, patches: Sequence[PatchId]) -> tuple[date, ...]:
         table, file = self._dates_table(modality)
@@ -182,11 +206,17 @@ class FlairHubTree:
             raise SourceDataError(msg)
         file = self._metadata[name]
         if name not in self._tables:
-            self._tables[name] = read_column(file, DATES if modality.temporal else DATE)
-        return self._tables[name], file
+            try:
+                self._tables[name] = read_column(file, DATES if modality.temporal else DATE)
+            except SourceDataError as error:  # told of every ROI, read once
+                self._tables[name] = error
+        found = self._tables[name]
+        if isinstance(found, SourceDataError):
+            raise SourceDataError(str(found))
+        return found, file
 
     @cached_property
-    def _tables(self) -> dict[str, Mapping[str, str]]:
+    def _tables(self) -> dict[str, Mapping[str, str] | SourceDataError]:
         return {}
 
     @cached_property
@@ -197,30 +227,55 @@ class FlairHubTree:
         return {path.rpartition("/")[2]: f for path, f in self.tree.files(METADATA_FOLDER).items()}
 
     @cached_property
-    def _splits(self) -> Mapping[str, str]:
+    def _split_columns(self) -> tuple[Mapping[str, Mapping[str, str]], Sequence[str]]:
+        """The split and folds of patches, by column and id; and what of the tables is of no use."""
+        problems: list[str] = []
         files = list(self.tree.files_here.values())
         for folder in self.tree.names:
             if RawFolder.parse(folder) is None:  # those hold rasters, very many of them
-                files += self.tree.files(folder).values()
+                with _noting(problems):
+                    files += self.tree.files(folder).values()
         tables = sorted((f for f in files if f.name.lower().endswith(".csv")), key=str)
         if ignored := [f for f in tables if split_of_file(f.name) is None]:
             self._notes.append(
                 f"{len(ignored)} CSV(s) were not read, such as {ignored[0]}: their names say no "
                 "split (train, valid or test)"
             )
-        found = read_splits(tables, self.tree.root)
-        for text in found:
-            try:
-                PatchId.parse(text)
-            except InvalidIdError as error:
-                msg = f"A split CSV below {self.tree.root} lists a bad patch: {error}"
-                raise SourceDataError(msg) from error
-        return found
+        good = []
+        for file in tables:
+            with _noting(problems):
+                _check_patches(file, read_splits([file], self.tree.root))
+                good.append(file)
+        columns: dict[str, Mapping[str, str]] = {"split": {}}
+        with _noting(problems):
+            columns["split"] = read_splits(good, self.tree.root)
+        with _noting(problems):
+            folds = self._metadata.get(SPLIT_FILE)
+            columns |= read_folds(folds) if folds else {}
+        return columns, list(dict.fromkeys(problems))
 
-    @cached_property
-    def _folds(self) -> Mapping[str, Mapping[str, str]]:
-        file = self._metadata.get(SPLIT_FILE)
-        return read_folds(file) if file else {}
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Note what is the matter with raw data, and go on."""
+    try:
+        yield
+    except SourceDataError as error:
+        problems.append(str(error))
+
+
+def _check_patches(file: SourceFile, patches: Iterable[str]) -> None:
+    for text in patches:
+        try:
+            PatchId.parse(text)
+        except InvalidIdError as error:
+            msg = f"{file} lists a bad patch: {error}"
+            raise SourceDataError(msg) from error
+
+
+def _own(keys: Iterable[str], modalities: Sequence[Modality]) -> bool:
+    """Tell whether a patch has a raster of its own year: what all years share makes none."""
+    return any(not _shared(key, modalities) for key in keys)
 
 
 def _shared(key: str, modalities: Sequence[Modality]) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from converters.files import SourceFile
 from flairhub.grids import Grid, RoiGrid
 from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import Modality
+
+if TYPE_CHECKING:
+    from converters.receipts import Skipped
 
 Files = Mapping[PatchId, Mapping[str, SourceFile]]
 """The raster of each modality (by registry key) of each patch."""
@@ -48,6 +51,8 @@ class RoiSource:
         Where the patches lie, if the source has read it from them.
     problem
         Why the ROI cannot be converted, if that is known already.
+    left_out
+        What of it is known already to be of no use, and is therefore not in `files`.
     """
 
     domain: DomainId
@@ -60,6 +65,7 @@ class RoiSource:
     areas: Mapping[str, Area] = field(default_factory=dict)
     lattice: RoiGrid | None = None
     problem: str | None = None
+    left_out: tuple[Skipped, ...] = ()
 
     @property
     def keys(self) -> set[str]:
@@ -102,3 +108,6 @@ class Source(Protocol):
 
     def rois(self, domain: DomainId, modalities: Sequence[Modality]) -> list[RoiSource]:
         """Return the ROIs of a domain, sorted, with the files of the chosen modalities."""
+
+    def left_out(self, domain: DomainId) -> Sequence[Skipped]:
+        """Return what `rois` met in a domain that is of no use, beyond what its ROIs tell."""

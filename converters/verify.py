@@ -95,7 +95,12 @@ def verify(
             rows = {row["roi"]: row for row in records(tables["rois"])}
             for name in sorted(set(rows) - {str(r.roi) for r in every}):
                 report.findings.append(Finding(f"{domain} {name}", "is not in the source"))
-            left_out = _left_out_rois(place, domain)
+            left_out = _left_out(place, domain)
+            for one in (*source.left_out(domain), *(o for roi in rois for o in roi.left_out)):
+                if (one.where, one.modality) in left_out:
+                    report.skipped += 1
+                else:
+                    report.findings.append(Finding(f"{one.where} {one.modality}", one.reason))
             checks = []
             for roi in rois:
                 if str(roi.roi) in rows:
@@ -113,7 +118,7 @@ def verify(
                             seed,
                         )
                     )
-                elif roi.where in left_out:
+                elif (roi.where, "") in left_out:
                     report.skipped += 1
                 else:
                     report.findings.append(Finding(roi.where, "is in the source, not in the store"))
@@ -127,11 +132,11 @@ def verify(
     return report
 
 
-def _left_out_rois(root: Location, domain: DomainId) -> set[str]:
-    """Return the ROIs that the store itself says could not be converted."""
+def _left_out(root: Location, domain: DomainId) -> set[tuple[str, str]]:
+    """Return what the store itself says could not be converted: patch, ROI or domain; modality."""
     with suppress(FlairHubError, OSError, ValueError):
         store = root / store_name(domain)
         group = zarr.open_group(store.store, path=store.path, mode="r", zarr_format=3)
         left_out = cast("Any", group.attrs.get(SKIPPED_ATTRIBUTE, ()))
-        return {str(where) for where, *_ in left_out}
+        return {(str(where), str(modality)) for where, modality, *_ in left_out}
     return set()
