@@ -14,15 +14,26 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 from flairhub.errors import FlairHubError, SourceDataError
+from flairhub.modalities import MODALITIES
 from flairhub.store.access import filesystem_of, open_file
 from flairhub.store.asking import is_storage_error, storage_reason
 from flairhub.store.local import local_path
 
-MAX_MEMBER_BYTES = 8 * 2**30
-"""What a member of a zip may grow to; none of FLAIR-HUB's comes near."""
+MAX_RASTER_BYTES = 16 * max(
+    m.patch_px**2 * len(m.bands) * m.numpy_dtype.itemsize * (366 if m.temporal else 1)
+    for m in MODALITIES.values()
+)
+"""What a TIFF in a zip may grow to: the largest of the registry, a date a day, sixteenfold."""
 
-MAX_RATIO = 1100
-"""How much a member may grow by: deflate itself cannot do better than 1032."""
+MAX_MEMBER_BYTES = 2 * 2**30
+"""What any other member may grow to; the dates of all patches of FLAIR-HUB are a fifth of it."""
+
+MAX_RATIO = 250
+"""How much a member may grow by that is larger than `SMALL_BYTES`. Deflate reaches 1032 at most,
+with zeros; a row of a table has an id and a place of its own, and reaches 30."""
+
+SMALL_BYTES = 2**26
+"""A member up to here does no harm: a mask of one class may well grow a thousandfold."""
 
 _OPEN_ZIPS = 32
 
@@ -60,7 +71,9 @@ class SourceFile:
         """
         with _faults(self):
             if self.member:
-                return _zip(self.url).read(self.member)
+                with _zip(self.url).open(self.member) as inside:
+                    # given no size, zipfile inflates all of a member that lies about its own
+                    return inside.read(self.size)
             with open_file(self.url) as handle:
                 return handle.read()
 
@@ -226,8 +239,10 @@ def _members(url: str, folder: str) -> dict[str, SourceFile]:
                 "fetch it again from its source."
             )
             raise SourceDataError(msg)
-        grown = info.file_size > MAX_RATIO * max(info.compress_size, 1)
-        if info.file_size > MAX_MEMBER_BYTES or grown:
+        most = MAX_RASTER_BYTES if name.lower().endswith((".tif", ".tiff")) else MAX_MEMBER_BYTES
+        if info.file_size > SMALL_BYTES:
+            most = min(most, MAX_RATIO * info.compress_size)
+        if info.file_size > most:
             msg = (
                 f"{url} holds {name!r}, which would grow from {info.compress_size:,} to "
                 f"{info.file_size:,} bytes; it is damaged or not one of IGN's."

@@ -111,6 +111,9 @@ def metadata(file: SourceFile) -> str:
     rois = [roi for domain in tree.domains() for roi in tree.rois(domain, tree.modalities)]
     for problem in (roi.problem for roi in rois if roi.problem):
         raise SourceDataError(problem)
+    left_out = [*tree.left_out(rois[0].domain), *(one for roi in rois for one in roi.left_out)]
+    if left_out:
+        raise SourceDataError(left_out[0].reason)
     table = json.loads(file.read())
     for roi in rois:
         for patch, image in roi.facts["image"].items():

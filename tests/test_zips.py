@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -94,13 +95,46 @@ def test_members_that_leave_the_zip_are_refused(tmp_path: Path, name: str) -> No
     assert not (tmp_path / "store").exists()
 
 
-def test_a_bomb_is_refused_unread(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "name", "size"),
+    [
+        (zipfile.ZIP_BZIP2, "bomb.tif", 200_000_000),
+        (zipfile.ZIP_DEFLATED, "bomb.tif", 40_000_000),
+        (zipfile.ZIP_DEFLATED, "bomb.gpkg", 100_000_000),
+    ],
+)
+def test_a_bomb_is_refused_unread(tmp_path: Path, method: int, name: str, size: int) -> None:
     path = tmp_path / "D012-2019_SPOT_RGBI.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as out:
-        out.writestr("D012-2019_SPOT_RGBI/AF-S1-27/bomb.tif", bytes(200_000_000))
-    assert path.stat().st_size < 10_000
+    with zipfile.ZipFile(path, "w", method) as out:
+        out.writestr(f"D012-2019_SPOT_RGBI/AF-S1-27/{name}", bytes(size))
+    assert path.stat().st_size < 100_000
     with pytest.raises(SourceDataError, match="would grow from"):
         FlairHubTree(tmp_path).tree.files("D012-2019_SPOT_RGBI")
+
+
+def test_one_class_of_a_whole_mask_is_no_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "D012-2019_AERIAL_LABEL-COSIA.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("AF-S1-27/mask.tif", bytes(512 * 512))
+        assert out.infolist()[0].file_size > 500 * out.infolist()[0].compress_size
+    assert RawTree(tmp_path).files("D012-2019_AERIAL_LABEL-COSIA").keys() == {"AF-S1-27/mask.tif"}
+
+
+def test_a_member_is_read_as_far_as_it_says_it_goes(tmp_path: Path) -> None:
+    """A bomb that lies about its size: the zip's directory says 10 bytes, and they are read."""
+    path = tmp_path / "D012-2019_SPOT_RGBI.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("AF-S1-27/bomb.tif", bytes(40_000_000))
+    size = (40_000_000).to_bytes(4, "little")
+    data = path.read_bytes()
+    assert data.count(size) == 2
+    path.write_bytes(data.replace(size, (10).to_bytes(4, "little")))
+    (file,) = RawTree(tmp_path).files("D012-2019_SPOT_RGBI").values()
+    tracemalloc.start()
+    with pytest.raises(SourceDataError, match="cannot be read"):
+        file.read()
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
 
 
 def test_a_zip_that_is_cut_short_is_named(domain_tree: Path, tmp_path: Path) -> None:
