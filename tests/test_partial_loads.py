@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from flairhub.config import ModelConfig
 from flairhub.errors import CheckpointError, ConfigError, UnknownNameError
 from flairhub.modalities import get_modality
-from flairhub.models import IgnOptions, build, load
+from flairhub.models import IgnOptions, build, build_model, load
 from flairhub.models.weights import WeightsError
 from tests.networks import State, make
 
@@ -197,3 +198,28 @@ def test_a_file_without_heads_asks_for_the_model(lc_g: State) -> None:
     with pytest.raises(CheckpointError, match=r"encoders \(SENTINEL2_TS\) but no main_decoders"):
         load(bare)
     assert set(load(bare, "LC-G").report.fresh) == lc_g.keys() - bare.keys()
+
+
+# Our own form
+
+
+def own_form(label: str, bands: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    config = ModelConfig(encoder="resnet10t", decoder_channels=16)
+    return build_model(config, ["spot_rgbi"], {"spot_rgbi": bands}, [label])
+
+
+def test_heads_of_our_own_form_are_adapted() -> None:
+    file = own_form("cosia").state_dict()
+    with pytest.raises(WeightsError, match=r"Missing in the file: heads\.lpis_1\.weight"):
+        load(file, own_form("lpis_1"))
+    model, report = load(file, own_form("lpis_1"), adapt_heads=True)
+    assert set(report.fresh) == {"heads.lpis_1.weight", "heads.lpis_1.bias"}
+    assert set(report.left_over) == {"heads.cosia.weight", "heads.cosia.bias"}
+    assert torch.equal(model.state_dict()["heads.lpis_1.bias"], torch.zeros(23))
+
+
+def test_bands_of_our_own_form_are_said_not_to_be_adapted() -> None:
+    file = own_form("cosia").state_dict()
+    with pytest.raises(WeightsError, match=r"adapt_bands knows first layers of IGN's form"):
+        load(file, own_form("cosia", bands=4), adapt_bands=True)

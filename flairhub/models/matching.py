@@ -184,8 +184,12 @@ class _Matching:
             self._settle_classes(name, _shapes(found, target), target)
         else:
             idle = self.dead_in_file.get(name)
-            hint = f": idle in the file ({idle}); name it in fresh= to start it anew"
-            plan.unfit[name] = _shapes(found, target) + (hint if idle else "")
+            hint = (
+                f": idle in the file ({idle}); name it in fresh= to start it anew" if idle else ""
+            )
+            if self.rules.bands and not naming.modality_of(name):
+                hint = "; adapt_bands knows first layers of IGN's form and of baselines alone"
+            plan.unfit[name] = _shapes(found, target) + hint
 
     def _settle_missing(self, name: str, target: Tensor) -> None:
         """Decide about a tensor that the file lacks."""

@@ -33,6 +33,7 @@ _BASELINE_ENCODERS = {
 }
 _LAST_LAYER = re.compile(
     r"(main|aux)_decoders\.[^.]+\.(seg_model\.segmentation_head\.0\.)?(weight|bias)"
+    r"|heads\.[^.]+\.(weight|bias)"  # of our own form, whose decoder serves every class set
     r"|((texture\.)?seg_model\.segmentation_head\.0|aux_head)\.(weight|bias)"
 )
 _SERIES_CLASSES = re.compile(r"encoders\.([^.]+)\.out_conv\.conv\.conv\.(?![01]\.)\d+\.\w+")
