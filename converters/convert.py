@@ -137,7 +137,7 @@ def convert(
     options = Options(selection.choose_modalities(source), profile, skip)
     codecs(options.modalities[0], profile)
     place = resolve(root, read_only=False)
-    with _target_errors(place):
+    with _target_errors(place, "Nothing was written"):
         # lists the target: a wrong bucket or key says so before anything is read
         check_family(place, options.modalities[0].dataset, source.name)
     report = ConversionReport()
@@ -191,12 +191,12 @@ def chosen_rois(
 
 
 @contextmanager
-def _target_errors(place: Location) -> Iterator[None]:
+def _target_errors(place: Location, kept: str = "What is finished is kept") -> Iterator[None]:
     """Say what to do about a target that cannot be written."""
     try:
         yield
     except ReadError as error:
-        msg = f"{error} What is finished is kept; run the same command again when that is mended."
+        msg = f"{error} {kept}; run the same command again when that is mended."
         raise ConversionError(msg) from error
     except FlairHubError:
         raise
@@ -204,7 +204,7 @@ def _target_errors(place: Location) -> Iterator[None]:
         if not is_storage_error(error):
             raise
         msg = (
-            f"{place} cannot be written: {storage_reason(error)}. What is finished is kept; "
+            f"{place} cannot be written: {storage_reason(error)}. {kept}; "
             "run the same command again when that is mended."
         )
         raise ConversionError(msg) from error

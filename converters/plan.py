@@ -19,7 +19,7 @@ from flairhub.ids import DomainId
 from flairhub.modalities import Kind
 from flairhub.store.access import Location, resolve
 from flairhub.store.codecs import codecs
-from flairhub.store.layout import array_specs, groups, leading_dims
+from flairhub.store.layout import TABLES, array_specs, groups, leading_dims
 
 PART_BYTES = 5 * 2**20
 """A larger object goes to object storage in parts of this size, each a request."""
@@ -47,7 +47,7 @@ class DomainPlan:
     objects, store_bytes
         Objects to write; their size is an estimate.
     puts
-        Requests that writing them to object storage takes.
+        Requests that writing to object storage takes, lease, receipts and tables included.
     """
 
     domain: str
@@ -135,6 +135,10 @@ def plan(
 
 def _plan_domain(domain: DomainId, kept: int, jobs: Sequence[RoiJob]) -> DomainPlan:
     plan = DomainPlan(str(domain), rois=len(jobs), kept=kept)
+    if jobs:
+        # the lease, the domain's zarr.json at first and at last, tables with their sums, a receipt
+        # a ROI; renewing the lease comes on top, as it takes as long as it takes
+        plan.puts += 1 + 2 + len(TABLES) + 1 + len(jobs)
     for job in jobs:
         _add(plan, job)
     return plan

@@ -130,3 +130,11 @@ def test_checksums_have_no_share(store_root: Path, capsys: Capture) -> None:
 def test_a_share_that_draws_no_patch_is_refused(raw_tree: Path, store_root: Path) -> None:
     with pytest.raises(ConfigError, match="draws none of the"):
         verify(FlairHubTree(raw_tree), str(store_root), share=1e-9)
+
+
+def test_statistics_that_cannot_be_written_name_their_file(
+    store_root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "nowhere" / "x.json"
+    assert run(["stats", str(store_root), "--out", str(out)]) == 1
+    assert f"--out {out} cannot be written (No such file" in capsys.readouterr().err

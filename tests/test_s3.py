@@ -22,10 +22,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import flairhub
+from converters import lock
 from converters.checksums import verify_checksums
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.lock import domain_lock
+from converters.plan import plan
 from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import ConversionError, SourceDataError
@@ -138,6 +140,7 @@ def test_a_wrong_bucket_says_so_at_once(
     assert "no-such-bucket" in error
     assert "NoSuchBucket" in error or "not found" in error.lower()
     assert "testing" not in error, "no credentials in messages"
+    assert "is kept" not in error, "nothing was finished"
     assert time.monotonic() - started < 60
 
 
@@ -247,6 +250,27 @@ def test_errors_of_the_server_are_ridden_out(
     assert Flaky.failed > 30, "the server did not fail"
     assert verify(FlairHubTree(domain_tree), root).passed
     assert contents(s3, "flaky/") == domain_store
+
+
+def test_a_dry_run_counts_every_request_that_writes(
+    domain_tree: Path, s3: Client, flaky: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert s3
+    use(monkeypatch, flaky)
+    Flaky.every = 0
+    puts = []
+
+    def put(handler: Flaky) -> None:
+        puts.append(handler.path)
+        handler.answer()
+
+    monkeypatch.setattr(Flaky, "do_PUT", put)
+    monkeypatch.setattr(lock, "RENEWED_EVERY_S", 1e6)
+    source, root = FlairHubTree(domain_tree), f"s3://{BUCKET}/planned"
+    planned = plan(source, root).total.puts
+    assert not puts
+    convert(source, root, workers=1)
+    assert planned == len(puts)
 
 
 def test_a_server_that_answers_late_is_asked_again(

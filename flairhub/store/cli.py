@@ -44,6 +44,7 @@ def stats(
     Measured in conversion; no pixel is read. The file for training leaves elevation out: training
     measures height and relief on its own windows.
     """
+    from flairhub.errors import ConfigError
     from flairhub.modalities import MODALITIES
     from flairhub.nomenclatures import NOMENCLATURES
     from flairhub.store.normalisation import normalisation
@@ -55,7 +56,14 @@ def stats(
     channels, classes = summarise_channels(rows), count_classes(rows)
     if out is not None:
         text = json.dumps(normalisation(channels, names, split), indent=2)
-        out.write_text(f"{text}\n", encoding="utf-8")
+        try:
+            out.write_text(f"{text}\n", encoding="utf-8")
+        except OSError as error:
+            msg = (
+                f"--out {out} cannot be written ({error.strerror}); expected a file in a folder "
+                "that exists."
+            )
+            raise ConfigError(msg) from error
     if as_json:
         plain = {
             "domains": names,
