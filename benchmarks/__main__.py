@@ -13,13 +13,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import coding, converting, device, models, opening, remote, startup, streaming
+from benchmarks import (
+    coding,
+    converting,
+    device,
+    models,
+    opening,
+    planning,
+    remote,
+    startup,
+    streaming,
+)
 from benchmarks.harness import BENCHMARKS, Row, Workspace
 from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.miniature import write_sample
 
-MODULES = (startup, opening, converting, coding, streaming, remote, models, device)
+MODULES = (startup, opening, planning, converting, coding, streaming, remote, models, device)
 """Importing them registers their benchmarks."""
 
 

@@ -61,7 +61,7 @@ def test_rows_are_written_for_programs_and_shown_to_people() -> None:
 
 def test_every_promise_has_a_benchmark() -> None:
     storing = {"conversion", "processes", "size", "coding"}
-    reading = {"streaming", "remote"}
+    reading = {"planning", "streaming", "remote"}
     on_gpus = {"device_models", "device_streaming"}
     assert set(BENCHMARKS) == {"startup", "opening", *storing, *reading, "models", *on_gpus}
 

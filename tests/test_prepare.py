@@ -301,7 +301,8 @@ def test_batches_of_other_bands_are_refused(
 
     def prepare(bands: dict[str, tuple[str, ...]], pixels: MultimodalBatch) -> MultimodalBatch:
         statistics = {name: random_statistics(rng, len(several)) for name, several in bands.items()}
-        return Preparation(bands, statistics)(pixels)
+        found: MultimodalBatch = Preparation(bands, statistics)(pixels)
+        return found
 
     bands = {name: plan.bands[name] for name in keys}
     assert prepare(bands, batch).inputs.keys() == set(keys)

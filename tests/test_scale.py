@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import planning
 from converters.files import SourceFile
 from converters.flairhub_raw import METADATA_FOLDER, RawFolder, dates_file
 from converters.flairhub_tree import FlairHubTree
@@ -143,3 +144,14 @@ if __name__ == "__main__":
     planned, seconds, gigabytes = measure(sys.argv[1])
     facts = {"total": planned.as_dict()["total"], "seconds": seconds, "gigabytes": gigabytes}
     sys.stdout.write(json.dumps(facts) + "\n")
+
+
+@pytest.mark.long
+def test_all_of_flairhub_is_planned_in_little_memory(store_root: Path, tmp_path: Path) -> None:
+    planning.write_volume(store_root, tmp_path)
+    _, memory, windows = planning.measure(tmp_path, "none")
+    assert windows == planning.PATCHES
+    assert memory < 500
+    _, memory, windows = planning.measure(tmp_path, "all")
+    assert 0 < windows < planning.PATCHES
+    assert memory < 500

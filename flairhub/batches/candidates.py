@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flairhub.batches.filters import CLOUDED, Filters
+from flairhub.batches.filters import CLOUD_COLUMN, CLOUDED, Filters
 from flairhub.errors import NotInStoreError, PlanError, did_you_mean
 from flairhub.grids import RoiGrid
 from flairhub.modalities import get_modality
@@ -190,7 +190,7 @@ def _of_domain(
             )
             if group == CLOUDED and filters.max_cloud is not None:
                 clear = np.zeros((*mask.shape, len(taken)), bool)
-                clear[at] = filters.clear(patches.take(mine), len(taken))
+                clear[at] = filters.clear(patches.column(CLOUD_COLUMN).take(mine), len(taken))
             elif wanted.complete and not taken.any():
                 mask[:] = False
             if wanted.complete and clear is not None and group == CLOUDED:

@@ -136,9 +136,17 @@ class Filters:
                 found &= (part > 0) & (part >= share * total)
         return found
 
-    def clear(self, patches: pa.Table, dates: int) -> npt.NDArray[np.bool_]:
-        """Return which dates are clear over which patches, shape ``(patches, dates)``."""
-        percent = _matrix(patches.column(CLOUD_COLUMN), dates, absent=np.nan)
+    def clear(self, percentages: pa.ChunkedArray, dates: int) -> npt.NDArray[np.bool_]:
+        """Return which dates are clear over which patches, shape ``(patches, dates)``.
+
+        Parameters
+        ----------
+        percentages
+            Cloud percentages of each date, by patch; of another number of dates, none is clear.
+        dates
+            How many there are.
+        """
+        percent = _matrix(percentages, dates, absent=np.nan)
         return percent <= (100.0 if self.max_cloud is None else self.max_cloud)
 
 
