@@ -18,6 +18,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -46,14 +47,34 @@ class Readers:
         self.plan = plan
         self.pool = ArrayPool()
         self._open: dict[int, RoiReader] = {}
+        self._kept: dict[int, RoiReader] = {}
+
+    def epoch(self) -> Readers:
+        """Return the readers of one epoch, which never sees two versions of a ROI.
+
+        What it opens is kept for the epochs that follow, until one of them fails (`forget`).
+        """
+        one = copy(self)
+        one._open = {}
+        return one
+
+    def forget(self) -> None:
+        """Have epochs that begin from now on open all ROIs anew: they may have been replaced."""
+        self._kept.clear()
 
     def fetch(self, numbers: Sequence[int], attempt: int = 0) -> Reads[list[Fetched]]:
         """Return what windows of one ROI need, by number."""
         index = int(self.plan.roi_index[numbers[0]])
-        if index not in self._open:
-            self._open[index] = yield from RoiReader.open(self.plan, self.plan.rois[index])
+        roi = self._open.get(index)
+        if roi is None:
+            roi = self._kept.get(index)
+            if roi is None:
+                roi = yield from RoiReader.open(self.plan, self.plan.rois[index])
+                # the first of several that open it at a time serves all
+                roi = self._kept.setdefault(index, roi)
+            roi = self._open.setdefault(index, roi)
         windows = [self.plan.windows[number] for number in numbers]
-        return (yield from self._open[index].fetch(windows, attempt=attempt))
+        return (yield from roi.fetch(windows, attempt=attempt))
 
     def of(self, number: int) -> RoiReader:
         """Return the opened ROI of a window that was fetched."""
@@ -108,7 +129,7 @@ class Pipeline:
         prefetch: int,
         threads: int,
     ) -> None:
-        self.readers = readers
+        self.readers = readers.epoch()
         self.source = source
         self.prefetch = prefetch
         plan = readers.plan
@@ -220,6 +241,7 @@ class Pipeline:
                 self.readers.of(number).fill(fetched, buffers, row)
             except DamagedError:
                 if attempt == ATTEMPTS or self._loop is None:
+                    self.readers.forget()
                     raise
                 self.source.traffic.retries += 1
                 again = self._loop.submit(self._fetch_async([number], attempt))
@@ -240,8 +262,11 @@ class _at:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Raise a `ReadError` that names the patch, in place of what was raised."""
-        if error is None or isinstance(error, (asyncio.CancelledError, MissingChunkError)):
-            return  # the latter names its window itself
+        if error is None or isinstance(error, asyncio.CancelledError):
+            return
+        self.readers.forget()
+        if isinstance(error, MissingChunkError):  # names its window itself
+            return
         plan = self.readers.plan
         where = place_name(plan.rois[plan.roi_index[self.number]], plan.windows[self.number])
         if isinstance(error, ReadError):

@@ -167,6 +167,8 @@ class RangeReader:
             msg = f"{place} cannot be read: {describe(error)}."
             raise ReadError(msg) from error
         self.traffic.bytes += len(body.data or b"")
+        if wanted.e_tag is not None and body.e_tag != wanted.e_tag:
+            raise ReadError(_replaced(place))
         _check_length(wanted, body)
         return body
 
@@ -244,16 +246,20 @@ class RangeReader:
     def _failure(self, wanted: ByteRange, error: Exception) -> str:
         what = describe(error)
         if isinstance(error, _ChangedError) or type(error).__name__ == "PreconditionError":
-            return (
-                f"{wanted.place} was replaced while it was read, so that its parts do not fit "
-                "together: start again when nobody writes there."
-            )
+            return _replaced(wanted.place)
         if _transient(error):
             return (
                 f"{wanted.place} could not be read within {self.retry_s:g} s ({what}): the "
                 "storage or the way to it is failing; a larger retry_s waits longer."
             )
         return f"{wanted.place} cannot be read: {what}."
+
+
+def _replaced(place: Location) -> str:
+    return (
+        f"{place} was replaced while it was read, so that its parts do not fit together: start "
+        "again when nobody writes there."
+    )
 
 
 class _IncompleteError(Exception):
@@ -302,11 +308,13 @@ def describe(error: BaseException) -> str:
 def _read_file(path: str, wanted: ByteRange) -> Body:
     handle = os.open(path, os.O_RDONLY)
     try:
+        facts = os.fstat(handle)
         start, stop = wanted.start, wanted.stop
         if stop is None:
-            size = os.fstat(handle).st_size
+            size = facts.st_size
             start, stop = (max(0, size + start) if start < 0 else start), size
-        return Body(os.pread(handle, stop - start, start))
+        version = f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
+        return Body(os.pread(handle, stop - start, start), version)
     finally:
         os.close(handle)
 
