@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from converters.engine import Engine, engine_for
+from converters.engine import Engine, engine_for, reachable
 from converters.receipts import work_place
 from converters.selection import Selection
 from flairhub.errors import FlairHubError, NotInStoreError
@@ -109,6 +109,7 @@ def verify_checksums(
         If a name of the selection does not exist, or no ROI is chosen.
     """
     selection = selection or Selection()
+    root = reachable(root)
     place = resolve(root)
     report = VerificationReport()
     found: list[str] = []

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from converters.documents import domain_document
-from converters.engine import Engine, engine_for
+from converters.engine import Engine, engine_for, reachable
 from converters.families import check_family
 from converters.jobs import Options, roi_jobs
 from converters.lock import Claim, domain_lock
@@ -136,6 +136,7 @@ def convert(
     selection = selection or Selection()
     options = Options(selection.choose_modalities(source), profile, skip)
     codecs(options.modalities[0], profile)
+    root = reachable(root)
     place = resolve(root, read_only=False)
     with _target_errors(place, "Nothing was written"):
         # lists the target: a wrong bucket or key says so before anything is read
@@ -246,7 +247,7 @@ class _Domain:
         unfinished = bool(self.work.objects())
         anew = self._begin(jobs, complete) if jobs else set()
         done = len(rois) - len(jobs)
-        changed = unfinished
+        changed, written = unfinished, set[str]()
         for job, outcome in self.engine.run(jobs, convert_roi):
             if isinstance(outcome, FlairHubError):
                 if not self.options.skip:
@@ -256,6 +257,7 @@ class _Domain:
                 skipped.append(Skipped(job.source.where, "", str(outcome)))
             else:
                 changed = True
+                written.add(str(job.source.roi))
                 skipped += outcome.skipped
                 _count(self.report, job.source, outcome)
             done += 1
@@ -267,6 +269,12 @@ class _Domain:
         if changed or anew or not complete:
             there = {roi: r for roi, r in complete.items() if roi not in anew}
             complete = dict(self._complete(there, skipped))
+            if lost := sorted(written - complete.keys()):
+                msg = (
+                    f"{self.domain}: workers converted {', '.join(lost)}, but there is nothing of "
+                    f"it in {self.root}: they must see the same folder under the same path."
+                )
+                raise ConversionError(msg)
         self.report.skipped += skipped
         if complete:
             self.report.domains.append(str(self.domain))

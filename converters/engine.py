@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flairhub.errors import ConversionError, FlairHubError
 from flairhub.store.access import Location
+from flairhub.store.local import local_path
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+
+logger = logging.getLogger(__name__)
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 RETRIES = 2
 """How often a job is done again after an error that is not the data's."""
+
+WORKERS_WITHIN_S = 30.0
+"""How long a cluster that has no worker is waited for."""
 
 AHEAD = 2
 """Jobs a worker that are sent at a time: it is never idle, and the scheduler's memory is flat."""
@@ -28,6 +34,10 @@ AHEAD = 2
 WORKER_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """How local workers keep memory (glibc's malloc): Dask has them give all of it back at once, and
 asking for it again with every raster doubles the time that a ROI takes."""
+
+
+_SPAWN_ENVIRONMENT = {"PYTHONHASHSEED", "__DASK_PARENT_PID", "DASK_SCHEDULER_ADDRESS"}
+"""What Dask sets besides in the process that starts its workers."""
 
 
 class Engine(AbstractContextManager["Engine"]):
@@ -82,7 +92,7 @@ class Engine(AbstractContextManager["Engine"]):
         from distributed import as_completed
 
         client = self._client or self._connect()
-        threads = sum(client.nthreads().values()) if self.scheduler else self.workers
+        threads = self._threads(client) if self.scheduler else self.workers
         waiting = iter(jobs)
         running = {}
 
@@ -109,12 +119,25 @@ class Engine(AbstractContextManager["Engine"]):
                 finished.add(more)
             yield job, result
 
+    def _threads(self, client: Client) -> int:
+        """Return what a cluster can do at a time; a new one may still be starting its workers."""
+        if not client.nthreads():
+            logger.warning("%s has no workers yet; waiting for one", self.scheduler)
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_WITHIN_S)
+        except TimeoutError as error:
+            msg = (
+                f"The Dask scheduler {self.scheduler} has no workers, nor did one come in "
+                f"{WORKERS_WITHIN_S:g} s. Start some, such as: dask worker {self.scheduler}"
+            )
+            raise ConversionError(msg) from error
+        return sum(client.nthreads().values())
+
     def _connect(self) -> Client:
         import dask
         from distributed import Client, LocalCluster
 
-        # it tells of every connection otherwise, and of every worker that is sent home
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        self._stack.enter_context(_hushed())
         environment = "distributed.nanny.pre-spawn-environ"
         usual: dict[str, object] = dask.config.get(environment)
         settings = {
@@ -147,6 +170,18 @@ class Engine(AbstractContextManager["Engine"]):
 
 
 @contextmanager
+def _hushed() -> Iterator[None]:
+    """Have Dask tell of errors alone, not of every connection and worker that is sent home."""
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+@contextmanager
 def _without_leaks(usual: Mapping[str, object]) -> Iterator[None]:
     """Leave the environment of this process as it was: Dask sets in it what its workers get.
 
@@ -156,7 +191,7 @@ def _without_leaks(usual: Mapping[str, object]) -> Iterator[None]:
         What Dask gives workers. Where the environment holds just that, a cluster before has left it
         there; it is not the user's wish.
     """
-    names = usual.keys() | WORKER_ENVIRONMENT.keys()
+    names = usual.keys() | WORKER_ENVIRONMENT.keys() | _SPAWN_ENVIRONMENT
     before = {name: os.environ[name] for name in names if name in os.environ}
     for name in WORKER_ENVIRONMENT:
         if name in before and before[name] == str(usual.get(name)):
@@ -177,6 +212,12 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | FlairHubEr
         raise
     except FlairHubError as error:
         return error
+
+
+def reachable(root: str | Location) -> str | Location:
+    """Return a place as processes find it that work in another folder than this one."""
+    local = None if isinstance(root, Location) else local_path(root)
+    return root if local is None else os.path.abspath(local)
 
 
 def engine_for(root: str | Location, workers: int | None, scheduler: str | None) -> Engine:

@@ -112,7 +112,8 @@ class RawTree:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         local = local_path(os.fspath(root))
-        self.root = (os.fspath(root) if local is None else local).rstrip("/") or "/"
+        # absolute: worker processes may be in another folder
+        self.root = os.fspath(root).rstrip("/") if local is None else os.path.abspath(local)
         self._fs, self._base = filesystem_of(self.root)
         self._folders: set[str] = set()
         self._zips: dict[str, str] = {}

@@ -18,7 +18,7 @@ from converters.checksums import (
     run_checks,
 )
 from converters.comparison import RoiCheck, compare_roi
-from converters.engine import engine_for
+from converters.engine import engine_for, reachable
 from converters.receipts import SKIPPED_ATTRIBUTE
 from converters.selection import Selection
 from converters.source import Source
@@ -77,6 +77,7 @@ def verify(
         If `share` is so small that no patch was drawn.
     """
     selection = selection or Selection()
+    root = reachable(root)
     place = resolve(root)
     report = VerificationReport(share=share)
     found: list[str] = []

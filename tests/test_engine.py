@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 import pytest
 
+from converters import engine as engine_module
+from converters.checksums import verify_checksums
+from converters.convert import convert
 from converters.engine import WORKER_ENVIRONMENT, Engine
+from converters.flairhub_tree import FlairHubTree
+from converters.selection import Selection
+from converters.verify import verify
+from flairhub.errors import ConversionError
 
 NAMES = ("OMP_NUM_THREADS", *WORKER_ENVIRONMENT)
 
@@ -41,6 +52,56 @@ def test_what_another_cluster_left_behind_is_no_wish(monkeypatch: pytest.MonkeyP
         assert isinstance(environment, dict)
         assert environment.items() >= WORKER_ENVIRONMENT.items()
     assert _environment(0).items() >= left.items()
+
+
+def test_this_process_is_left_as_it_was() -> None:
+    import distributed  # noqa: F401 - sets up its log
+
+    log = logging.getLogger("distributed")
+    before, level = dict(os.environ), log.level
+    assert len(_of_workers()) == 2
+    assert dict(os.environ) == before
+    assert log.level == level
+
+
+def test_a_cluster_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "WORKERS_WITHIN_S", 0.3)
+    with (
+        _cluster(0) as address,
+        Engine(scheduler=address) as engine,
+        pytest.raises(ConversionError, match="has no workers"),
+    ):
+        list(engine.run([1, 2], _environment))
+
+
+def test_workers_in_another_folder_find_source_and_target(
+    domain_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with _cluster(1) as address:
+        monkeypatch.chdir(domain_tree.parent)
+        root = os.path.relpath(tmp_path / "store")
+        choice = Selection(modalities=["spot_rgbi"])
+        report = convert(FlairHubTree(domain_tree.name), root, choice, scheduler=address)
+        assert report.rois == 2
+        assert verify(FlairHubTree(domain_tree.name), root, scheduler=address).findings == []
+        assert verify_checksums(root, scheduler=address).findings == []
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[str]:
+    from distributed import LocalCluster
+
+    with LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=workers,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        worker_dashboard_address=None,
+    ) as found:
+        yield found.scheduler_address
 
 
 def test_a_wish_of_the_user_s_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
