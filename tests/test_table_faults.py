@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +24,7 @@ from flairhub.store.access import resolve
 from flairhub.store.tables import list_domains, read_table
 
 PASSWORD = "hunter2"
-NOWHERE = f"http://bob:{PASSWORD}@127.0.0.1:9/root"
+NOWHERE = f"http://bob:{PASSWORD}@127.0.0.1:9/stores"
 """Nobody listens there."""
 
 PASSING = ("500", "503", "slow_down", "429", "timeout", "cut", "short")
@@ -28,16 +32,17 @@ PASSING = ("500", "503", "slow_down", "429", "timeout", "cut", "short")
 
 
 @pytest.fixture(scope="module")
-def running(store_root: Path) -> Iterator[ObjectServer]:
-    with ObjectServer(store_root) as server:
-        yield server
+def one_server(store_root: Path) -> Iterator[ObjectServer]:
+    with ObjectServer(store_root) as found:
+        yield found
 
 
 @pytest.fixture
-def server(running: ObjectServer) -> ObjectServer:
-    running.set(faults=Faults())
-    running.reset()
-    return running
+def server(one_server: ObjectServer) -> ObjectServer:
+    """A server without faults or counts."""
+    one_server.set(faults=Faults())
+    one_server.reset()
+    return one_server
 
 
 def impatient(server: ObjectServer) -> dict[str, Any]:
@@ -112,26 +117,26 @@ def test_a_network_that_does_not_come_back_is_given_up(store_root: Path) -> None
 
 def test_a_missing_bucket_says_so(server: ObjectServer) -> None:
     options = server.storage_options
-    for url in ("s3://no-such/root", "s3://no-such/root/D001-2019.zarr"):
+    for url in ("s3://no-such/stores", "s3://no-such/stores/D001-2019.zarr"):
         message = refused(
             lambda url=url: PatchPlan.build(  # type: ignore[misc]
                 url, modalities=["spot_rgbi"], storage_options=options
             )
         )
-        assert "s3://no-such/root" in message
+        assert "s3://no-such/stores" in message
         assert "NoSuchBucket" in message
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        (NOWHERE, "127.0.0.1:9/root"),
-        (f"{NOWHERE}/D024047-2021.zarr", "127.0.0.1:9/root/D024047-2021"),
+        (NOWHERE, "127.0.0.1:9/stores"),
+        (f"{NOWHERE}/D024047-2021.zarr", "127.0.0.1:9/stores/D024047-2021"),
         (f"https://a.fr/D024047-2021.zarr?sig={PASSWORD}", "query"),
-        (f"s3://bucket/root?X-Amz-Signature={PASSWORD}", "query"),
-        (f"foo://bob:{PASSWORD}@host/root", "foo://host/root"),
-        (f"foo://bob:{PASSWORD}@{PASSWORD}@host/root", "foo://host/root"),
-        (f"ftp://bob:{PASSWORD}@127.0.0.1:9/a/root", "ftp://127.0.0.1:9/a/root"),
+        (f"s3://bucket/stores?X-Amz-Signature={PASSWORD}", "query"),
+        (f"foo://bob:{PASSWORD}@host/stores", "foo://host/stores"),
+        (f"foo://bob:{PASSWORD}@{PASSWORD}@host/stores", "foo://host/stores"),
+        (f"ftp://bob:{PASSWORD}@127.0.0.1:9/a/stores", "ftp://127.0.0.1:9/a/stores"),
         ("s3://", "s3://"),
     ],
 )
@@ -201,6 +206,31 @@ def test_a_table_without_a_column_says_which(store_root: Path, tmp_path: Path) -
     with pytest.raises(StoreLayoutError, match=r"has no column cloud_percent") as caught:
         PatchPlan.build(tmp_path, modalities=["sentinel2_ts"], max_cloud=40)
     assert len(str(caught.value)) < 300
+
+
+_INTERRUPTED = """
+import sys, flairhub
+from benchmarks.objectserver import ObjectServer
+server = ObjectServer(".")
+server.port = int(sys.argv[1])
+print("planning", flush=True)
+flairhub.PatchPlan.build(
+    server.url, modalities=["spot_rgbi"], storage_options=server.storage_options, retry_s=600
+)
+"""
+
+
+def test_a_plan_is_interrupted_while_storage_is_silent(server: ObjectServer) -> None:
+    server.set(faults=Faults({"timeout": 1.0}, only=".parquet"))
+    command = [sys.executable, "-c", _INTERRUPTED, str(server.port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"planning\n"
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        # generous; nobody may wait for answers, which would be minutes
+        _, said = process.communicate(timeout=20)
+    assert said.rstrip().endswith(b"KeyboardInterrupt")
 
 
 def test_tables_are_read_in_one_request_each(server: ObjectServer) -> None:
