@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LISTED = 40
+
 
 class FlairHubError(Exception):
     """Base of all errors raised on purpose; the command line turns it into exit code 1."""
@@ -75,7 +77,9 @@ class ExportError(FlairHubError, RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the nearest known spellings, or lists all of them.
+    """Return a sentence that names the nearest known spellings, or lists what is known.
+
+    Names that begin with the unknown one come first; a list ends after 40 names.
 
     Parameters
     ----------
@@ -90,7 +94,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         For example ``"Did you mean 'dem_elev'?"`` or ``"Known: a, b, c."``.
     """
     names = list(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.6)
+    longer = [one for one in names if len(name) > 2 and one.startswith(name)]
+    near = list(dict.fromkeys([*longer[:3], *get_close_matches(name, names, n=3, cutoff=0.6)]))[:3]
     if near:
         return "Did you mean " + " or ".join(repr(n) for n in near) + "?"
-    return "Known: " + ", ".join(names) + "."
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return "Known: " + ", ".join(names[:_LISTED]) + more + "."
