@@ -11,6 +11,7 @@ from flairhub.lazy import attach
 
 if TYPE_CHECKING:
     from flairhub.batches.batch import MultimodalBatch
+    from flairhub.batches.loader import StreamLoader
     from flairhub.batches.plan import PatchPlan
     from flairhub.batches.streaming import stream
     from flairhub.errors import FlairHubError
@@ -31,6 +32,7 @@ _HOMES = {
     "PatchId": "ids",
     "PatchPlan": "batches.plan",
     "RoiId": "ids",
+    "StreamLoader": "batches.loader",
     "get_modality": "modalities",
     "get_nomenclature": "nomenclatures",
     "open_domain": "store.reading",
@@ -48,6 +50,7 @@ __all__ = [
     "PatchId",
     "PatchPlan",
     "RoiId",
+    "StreamLoader",
     "__version__",
     "get_modality",
     "get_nomenclature",

@@ -83,6 +83,40 @@ def test_ranks_may_change_between_epochs(plan: PatchPlan) -> None:
         assert len(read) == len(set(read)) == len(plan)
 
 
+def test_each_iteration_has_its_own_place(plan: PatchPlan) -> None:
+    batches = stream(plan, batch_size=4, shuffle=True)
+    whole = _windows(list(batches))
+    outer = iter(batches)
+    begun = _windows([next(outer) for _ in range(4)])
+    next(iter(batches))
+    assert batches.state_dict()["batches"] == 4, "a peek is no progress"
+    resumed = stream(plan, batch_size=4, shuffle=True)
+    resumed.load_state_dict(batches.state_dict())
+    assert begun + _windows(list(resumed)) == whole
+    kept = iter(batches)
+    next(kept)
+    begun += _windows([next(outer)])
+    assert batches.state_dict()["batches"] == 5
+    assert begun + _windows(list(outer)) == whole
+    for number, _ in enumerate(zip(batches, batches, strict=True), start=1):
+        assert batches.state_dict()["batches"] == number
+    assert batches.state_dict()["batches"] == len(whole)
+    for _ in batches:
+        break
+    assert batches.state_dict()["batches"] == 1, "another pass begins from the first"
+
+
+def test_an_iteration_belongs_to_the_epoch_that_it_began_in(plan: PatchPlan) -> None:
+    batches = stream(plan, batch_size=4, shuffle=True)
+    begun = iter(batches)
+    next(begun)
+    batches.set_epoch(1)
+    assert batches.state_dict()["batches"] == 0
+    next(begun)
+    state = batches.state_dict()
+    assert (state["epoch"], state["batches"]) == (0, 2)
+
+
 def test_another_plan_or_order_is_refused(plan: PatchPlan, store_root: Path) -> None:
     state = stream(plan, shuffle=True).state_dict()
     other = PatchPlan.build(store_root, modalities=["aerial_rgbi"], window_m=51.2, labels=())
@@ -120,8 +154,35 @@ class Recorder(lightning.LightningModule):
     def validation_step(self, batch: MultimodalBatch, number: int) -> None:
         """Read, as runs do between epochs."""
 
+    def predict_step(self, batch: MultimodalBatch, number: int) -> int:
+        return len(batch)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def train_on(
+    batches: Any,  # noqa: ANN401 - a stream or a loader
+    model: Recorder,
+    folder: Path,
+    *,
+    every: int = 1000,
+    ckpt_path: Path | None = None,
+    **limits: int,
+) -> lightning.Trainer:
+    """Fit with nothing but checkpoints, every so many steps."""
+    saved = ModelCheckpoint(folder, every_n_train_steps=every, save_top_k=-1, filename="{step}")
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[saved],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        **limits,  # type: ignore[arg-type]
+    )
+    trainer.fit(model, batches, ckpt_path=ckpt_path, weights_only=False)
+    return trainer
 
 
 def _trainer(folder: Path, every: int) -> lightning.Trainer:
@@ -154,6 +215,33 @@ def test_lightning_resumes_inside_an_epoch(store_root: Path, tmp_path: Path, eve
             resumed, FlairDataModule(config, seed=4), ckpt_path=str(checkpoint), weights_only=False
         )
         assert whole.seen[:step] + resumed.seen == whole.seen, checkpoint.name
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice, and torch's on Lightning
+def test_a_run_that_max_steps_ended_goes_on_inside_its_epoch(
+    plan: PatchPlan, tmp_path: Path
+) -> None:
+    def made() -> PatchStream:
+        return stream(plan, batch_size=8, shuffle=True, seed=5)
+
+    per_epoch, last = len(made()), tmp_path / "last.ckpt"
+    whole = Recorder()
+    train_on(made(), whole, tmp_path, max_steps=3 * per_epoch)
+    seen: Seen = []
+    start = None
+    # cut in the second epoch, again in the third, in which Lightning already counts the fourth
+    for steps in (per_epoch + 3, 2 * per_epoch + 2, 3 * per_epoch):
+        part = Recorder()
+        batches = made()
+        if start is None:
+            trainer = train_on(batches, part, tmp_path, max_steps=steps)
+        else:
+            with pytest.warns(UserWarning, match=r"after [23] of \d+ batches of epoch [12]"):
+                trainer = train_on(batches, part, tmp_path, max_steps=steps, ckpt_path=start)
+        trainer.save_checkpoint(last)
+        start = last
+        seen += part.seen
+    assert seen == whole.seen
 
 
 KILLED = """

@@ -108,8 +108,9 @@ def batch_ends(
     """Return where the batches of a rank end.
 
     All ranks have equally many, so that none waits for another in vain: without `drop_last` the
-    rank that lacks a window leaves its last batches smaller. (With `batch_size` 1 nothing is left
-    to make smaller: a remainder gives some ranks one batch more; drop it in training.)
+    rank that lacks a window leaves its last batches smaller. Where nothing is left to make smaller
+    (the ranks do not divide the windows, and `batch_size` is 1 or there are fewer windows than
+    ranks), some ranks have one batch more; with `drop_last` never.
 
     Parameters
     ----------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -13,6 +15,8 @@ from flairhub.batches.batch import MultimodalBatch
 from flairhub.batches.order import Shuffle, batch_ends, order, share
 from flairhub.batches.pipeline import Pipeline, Readers
 from flairhub.batches.plan import PatchPlan
+from flairhub.batches.processes import group, group_to_spawn, refuse_fork
+from flairhub.batches.settings import seconds, torch_device, whole
 from flairhub.errors import PlanError
 from flairhub.store.cache import RangeCache
 from flairhub.store.ranges import RangeReader, Traffic
@@ -20,13 +24,21 @@ from flairhub.store.ranges import RangeReader, Traffic
 _STATE_VERSION = 1
 
 
+@dataclass
+class _Place:
+    """Where an iteration is: so many batches of an epoch were given."""
+
+    epoch: int
+    given: int
+    alive: bool = False
+
+
 class PatchStream(IterableDataset[MultimodalBatch]):
     """Batches of a plan; every iteration is an epoch.
 
     Pixels come in the store's dtype; `flairhub.preparation` makes them float32 on the device.
-    The stream reads ahead in threads of its own and needs no `torch.utils.data.DataLoader`; inside
-    one (``DataLoader(stream, batch_size=None)``, started with spawn) each worker makes its part of
-    the batches.
+    The stream reads ahead in threads of its own and needs no `torch.utils.data.DataLoader`; where
+    worker processes are wanted, `flairhub.StreamLoader` gives each its part of the batches.
 
     Parameters
     ----------
@@ -89,41 +101,39 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         cache: str | PathLike[str] | RangeCache | None = None,
         cache_bytes: int = 50 * 10**9,
     ) -> None:
-        if batch_size < 1 or threads < 1 or prefetch < 0:
-            msg = (
-                "batch_size and threads must be at least 1 and prefetch at least 0; got "
-                f"{batch_size}, {threads}, {prefetch}."
-            )
-            raise PlanError(msg)
         if (rank is None) != (world_size is None):
             msg = "rank and world_size are given together, or neither."
             raise PlanError(msg)
         self.plan = plan
-        self.batch_size = batch_size
+        self.batch_size = whole("batch_size", batch_size, least=1)
         self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = epoch
-        self.prefetch = prefetch
-        self.threads = threads
+        self.seed = whole("seed", seed, least=0)
+        self.epoch = whole("epoch", epoch, least=0)
+        self.prefetch = whole("prefetch", prefetch, least=0)
+        self.threads = whole("threads", threads, least=1)
         self.drop_last = drop_last
-        self.device = None if device is None else torch.device(device)
+        self.device = torch_device(device)
         self._ranks = None if rank is None or world_size is None else (rank, world_size)
         self.cache = (
             cache if cache is None or isinstance(cache, RangeCache)
-            else RangeCache(cache, cache_bytes)
+            else RangeCache(cache, whole("cache_bytes", cache_bytes, least=0))
         )  # fmt: skip
-        self._source = RangeReader(retry_s=retry_s, cache=self.cache)
+        self._source = RangeReader(retry_s=seconds("retry_s", retry_s), cache=self.cache)
         self._readers = Readers(plan)
         self._start = 0
-        self._given = 0
+        self._place = _Place(self.epoch, 0)
+        self._ahead = 0
+        self.has_loader = self._read_here = False
         # said now, not when training has begun
         share(0, order(plan.roi_index[:0], plan.top[:0], **self._how)[0], **self.ranks)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave opened ROIs behind: another process opens its own."""
+        """Leave opened ROIs behind; a worker that is started reads for the rank that starts it."""
         state = dict(self.__dict__)
         state["_source"] = RangeReader(retry_s=self._source.retry_s, cache=self.cache)
         state["_readers"] = Readers(self.plan)
+        state["_read_here"] = False
+        state["_ranks"] = self._ranks or group_to_spawn()
         return state
 
     @property
@@ -134,18 +144,13 @@ class PatchStream(IterableDataset[MultimodalBatch]):
     @property
     def ranks(self) -> dict[str, int]:
         """Rank and world size."""
-        if self._ranks is not None:
-            rank, world_size = self._ranks
-        elif torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        else:
-            rank, world_size = 0, 1
+        rank, world_size = self._ranks or group() or (0, 1)
         return {"rank": rank, "world_size": world_size}
 
     @property
-    def sampler(self) -> PatchStream:
-        """Itself: where Lightning looks for ``set_epoch``."""
-        return self
+    def sampler(self) -> _Epochs:
+        """Where Lightning looks for ``set_epoch``."""
+        return _Epochs(self)
 
     @property
     def batch_sampler(self) -> None:
@@ -155,21 +160,28 @@ class PatchStream(IterableDataset[MultimodalBatch]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration; one that is resumed keeps its place."""
         if epoch != self.epoch:
-            self._start = self._given = 0
+            self._start = 0
+            self._place = _Place(epoch, 0)
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream is: how many batches of which epoch were given out."""
+        """Return where the stream is: how many batches of which epoch were given out.
+
+        Of several iterations under way, it is the place of the one that gave the last batch;
+        one that was left early (``next(iter(stream))``) does not count beside another that
+        is further.
+        """
         return {
             "version": _STATE_VERSION,
             "plan": self.plan.fingerprint,
             "seed": self.seed,
-            "epoch": self.epoch,
+            "epoch": self._place.epoch,
+            "ahead": self._ahead,
             "shuffle": self.shuffle,
             "batch_size": self.batch_size,
             "drop_last": self.drop_last,
             "world_size": self.ranks["world_size"],
-            "batches": self._given,
+            "batches": self._place.given,
             "of": len(self),
         }
 
@@ -197,7 +209,9 @@ class PatchStream(IterableDataset[MultimodalBatch]):
             msg = f"The stream cannot go on where another one was: {listed}."
             raise PlanError(msg)
         self.epoch = int(state["epoch"])
-        self._start = self._given = len(self) if start and complete else start
+        self._ahead = int(state.get("ahead", 0))
+        self._start = len(self) if start and complete else start
+        self._place = _Place(self.epoch, self._start)
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, on this rank."""
@@ -209,14 +223,23 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         return len(self._ends(mine))
 
     def __iter__(self) -> Iterator[MultimodalBatch]:
-        """Read one epoch, or what is left of it; threads end with the iteration."""
+        """Read one epoch, or what is left of it; threads end with the iteration.
+
+        Raises
+        ------
+        PlanError
+            In a process that cannot read the store, or a worker that cannot know the epoch.
+        ReadError
+            If storage fails for longer than `retry_s`, or what it holds is damaged.
+        """
+        worker = get_worker_info()
+        self._check_process(None if worker is None else worker.id)
         numbers, units = order(self.plan.roi_index, self.plan.top, **self._how)
         mine = self._share(units)
         numbers, units = numbers[mine], units[mine]
         ends = self._ends(len(numbers))
-        start, self._start = self._start, 0
+        start = self.begin()
         chosen = range(start, len(ends))
-        worker = get_worker_info()
         if worker is not None:
             chosen = chosen[worker.id :: worker.num_workers]
         begins = [int(ends[n - 1]) if n else 0 for n in chosen]
@@ -225,7 +248,6 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         take = (
             torch.cat([torch.arange(p.start, p.stop) for p in parts]).numpy() if parts else mine[:0]
         )
-        self._given = start
         pipeline = Pipeline(
             self._readers,
             self._source,
@@ -235,9 +257,45 @@ class PatchStream(IterableDataset[MultimodalBatch]):
             prefetch=self.prefetch,
             threads=self.threads,
         )
-        for batch in pipeline:
-            self._given += 1
-            yield self._placed(batch)
+        yield from self.counted(map(self._placed, pipeline), start)
+
+    def begin(self) -> int:
+        """Return the first batch of an iteration; the next one begins an epoch."""
+        start, self._start = self._start, 0
+        return start
+
+    def counted(self, batches: Iterable[MultimodalBatch], start: int) -> Iterator[MultimodalBatch]:
+        """Yield the batches of an iteration from one on, and have `state_dict` tell how many."""
+        before, mine = self._place, _Place(self.epoch, start, alive=True)
+        self._place = mine
+        try:
+            for batch in batches:
+                mine.given += 1
+                self._place = mine
+                yield batch
+        finally:
+            mine.alive = False
+            if self._place is mine and before.alive and before.given > mine.given:
+                self._place = before
+
+    def _check_process(self, worker: int | None) -> None:
+        """Refuse what would hang or read the wrong epoch in a process beside the first."""
+        refuse_fork(self.plan)
+        if worker is None:
+            return
+        if self._read_here and self.shuffle:
+            msg = (
+                "A worker that is kept never hears of the next epoch, and would repeat the order "
+                "of this one: leave out persistent_workers=True, or shuffle=False."
+            )
+            raise PlanError(msg)
+        if not worker and not self.has_loader and not self._read_here:
+            warnings.warn(
+                "torch's DataLoader neither saves the place of a stream nor, under Lightning, "
+                "tells it the epoch: use flairhub.StreamLoader, or the stream itself.",
+                stacklevel=2,
+            )
+        self._read_here = True
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -260,6 +318,32 @@ class PatchStream(IterableDataset[MultimodalBatch]):
             return batch
         pinned = batch.pin_memory() if self.device.type == "cuda" else batch
         return pinned.to(self.device)
+
+
+class _Epochs:
+    """Tells a stream Lightning's epochs, which are not always its own.
+
+    Where ``max_steps`` ends a run within an epoch, Lightning counts that epoch as complete, and yet
+    reads its rest when it goes on: one epoch ahead of the stream from there.
+    """
+
+    def __init__(self, stream: PatchStream) -> None:
+        self._stream = stream
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next iteration."""
+        stream = self._stream
+        epoch -= stream._ahead
+        if epoch == stream.epoch + 1 and 0 < stream._start < len(stream):
+            warnings.warn(
+                f"The checkpoint was written after {stream._start} of {len(stream)} batches of "
+                f"epoch {stream.epoch}, which Lightning takes for complete: its rest comes first, "
+                "and the order of every epoch from here is that of Lightning's epoch before.",
+                stacklevel=2,
+            )
+            stream._ahead += 1
+            epoch -= 1
+        stream.set_epoch(epoch)
 
 
 stream = PatchStream
