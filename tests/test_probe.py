@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.objectserver import ObjectServer
 from flairhub import PatchPlan
-from flairhub.batches.probe import DEPTHS, probe
+from flairhub.batches.probe import DEPTHS, DepthResult, _advice, probe
 from flairhub.cli import run
 from flairhub.errors import PlanError
 
@@ -65,3 +65,21 @@ def test_too_few_windows_are_refused(store_root: Path) -> None:
     part = plan.subset(plan.order(shuffle=False, seed=0, epoch=0)[:3])
     with pytest.raises(PlanError, match="has 3 windows; measuring needs at least 4"):
         probe(lambda: part)
+
+
+def test_files_need_few_windows_ahead() -> None:
+    """The deepest was the fastest by chance: no wait is hidden by reading further ahead."""
+
+    def measured(ms: float) -> list[DepthResult]:
+        rates = (60.0, 88.0, 93.0, 105.0)
+        return [
+            DepthResult(depth, 128, rate, 50.0, 8.0, (ms, ms, ms), 0, 0.5)
+            for depth, rate in zip(DEPTHS, rates, strict=True)
+        ]
+
+    files = " ".join(_advice(measured(float("nan")), shuffle=True))
+    assert "prefetch to 4" in files
+    assert "deeper" not in files
+    remote = " ".join(_advice(measured(30.0), shuffle=True))
+    assert "prefetch to 64" in remote
+    assert "deeper may be faster" in remote

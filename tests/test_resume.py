@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from benchmarks.objectserver import Faults, ObjectServer
 from flairhub import PatchPlan
 from flairhub.batches.batch import MultimodalBatch
 from flairhub.batches.datamodule import FlairDataModule
@@ -324,6 +328,64 @@ def test_ctrl_c_ends_it(store_root: Path) -> None:
         _, said = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130, 1)
     assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+LEFT = """
+import json, sys, threading
+from flairhub import PatchPlan, stream
+
+options = json.loads(sys.argv[2])
+plan = PatchPlan.build(sys.argv[1], modalities=["aerial_rgbi"], storage_options=options)
+batches = stream(plan, batch_size=1, prefetch=4)
+given = 0
+try:
+    while True:
+        for batch in batches:
+            given += 1
+            if given == 2:
+                print("ready", flush=True)
+except KeyboardInterrupt:
+    left = [t.name for t in threading.enumerate() if t.name.startswith("flairhub-")]
+    print(left, flush=True)
+    raise
+"""
+
+
+def test_ctrl_c_ends_an_epoch_on_object_storage(store_root: Path) -> None:
+    with ObjectServer(store_root, latency_s=0.05) as server:
+        options = json.dumps(server.storage_options)
+        command = [sys.executable, "-c", LEFT, server.url, options]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            server.set(faults=Faults({"timeout": 1.0}))  # no answer may be waited for
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130, 1)
+    assert out == "[]\n", "threads are left"
+    assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_stream_is_read_inside_a_running_event_loop(plan: PatchPlan, store_root: Path) -> None:
+    """As in a cell of Jupyter, on files and on object storage."""
+
+    async def cell(batches: PatchStream) -> Seen:
+        return _windows(list(batches))
+
+    with ObjectServer(store_root) as server:
+        remote = PatchPlan.build(
+            server.url,
+            modalities=["spot_rgbi"],
+            window_m=51.2,
+            labels=(),
+            storage_options=server.storage_options,
+        )
+        expected = _windows(list(stream(plan, batch_size=8)))
+        for one in (plan, remote):
+            assert asyncio.run(cell(stream(one, batch_size=8))) == expected
 
 
 def test_streams_travel_to_other_processes(plan: PatchPlan) -> None:

@@ -169,7 +169,30 @@ def test_absent_modalities_are_masked(raw_tree: Path, tmp_path: Path) -> None:
     assert unlabelled.any()
 
 
-def test_bad_settings_are_refused(store_root: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("batch_size", (0, 2.5, "4", None, True)),
+        ("threads", (0, 1.5)),
+        ("prefetch", (-1, 0.5)),
+        ("seed", (-1, "a", None, 1.5)),
+        ("epoch", (-1, "a")),
+        ("retry_s", (-1, "x", float("nan"), None)),
+        ("cache_bytes", (-1, "1 GB")),
+        ("device", ("gpu", "cuda:99", 1.5)),
+        ("shuffle", ("blocks",)),
+    ],
+)
+def test_bad_settings_are_refused(
+    store_root: Path, tmp_path: Path, name: str, values: tuple[object, ...]
+) -> None:
     plan = PatchPlan.build(store_root, modalities=["spot_rgbi"])
-    with pytest.raises(PlanError, match="batch_size"):
-        flairhub.stream(plan, batch_size=0)
+    for value in values:
+        with pytest.raises(PlanError, match=name):
+            flairhub.stream(plan, cache=tmp_path, **{name: value})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_settings(store_root: Path) -> None:
+    plan = PatchPlan.build(store_root, modalities=["spot_rgbi"])
+    made = flairhub.stream(plan, batch_size=np.int64(3), seed=np.uint8(7), retry_s=float("inf"))  # type: ignore[arg-type]
+    assert len(next(iter(made))) == 3

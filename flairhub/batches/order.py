@@ -6,7 +6,6 @@ depth of prefetching. Over all ranks, an epoch holds each window exactly once.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +30,8 @@ def blocks_of(roi_index: npt.NDArray[np.integer[Any]], top: npt.NDArray[np.float
         return np.empty(0, np.int64)
     new = np.flatnonzero((np.diff(roi_index) != 0) | (np.diff(top) != 0)) + 1
     runs = np.concatenate([[0], new, [len(roi_index)]])
-    found = [np.arange(first, last, BLOCK) for first, last in pairwise(runs)]
-    return np.concatenate(found)
+    in_run = np.arange(len(roi_index)) - np.repeat(runs[:-1], np.diff(runs))
+    return np.flatnonzero(in_run % BLOCK == 0)
 
 
 def order(
@@ -71,20 +70,13 @@ def order(
         msg = f"shuffle is True, False or 'block', not {shuffle!r}."
         raise PlanError(msg)
     begins = blocks_of(roi_index, top)
-    ends = np.append(begins[1:], size)
     blocks = chance.permutation(len(begins))
-    numbers: list[Numbers] = []
-    units: list[Numbers] = []
-    for first in range(0, len(blocks), MIXED):
-        mine = blocks[first : first + MIXED]
-        group = np.concatenate([np.arange(begins[b], ends[b]) for b in mine])
-        unit = np.repeat(mine, ends[mine] - begins[mine])
-        mixed = chance.permutation(len(group))
-        numbers.append(group[mixed])
-        units.append(unit[mixed])
-    if not numbers:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate(numbers), np.concatenate(units)
+    sizes = np.diff(np.append(begins, size))[blocks]
+    units = np.repeat(blocks, sizes)
+    numbers = np.arange(size) + np.repeat(begins[blocks] - (np.cumsum(sizes) - sizes), sizes)
+    mixture = np.repeat(np.arange(len(blocks)) // MIXED, sizes)
+    mixed = np.argsort(mixture + chance.random(size))
+    return numbers[mixed], units[mixed]
 
 
 def share(size: int, units: Numbers, *, rank: int, world_size: int) -> Numbers:
@@ -96,7 +88,7 @@ def share(size: int, units: Numbers, *, rank: int, world_size: int) -> Numbers:
     if not 0 <= rank < world_size:
         msg = f"There are {world_size} ranks, from 0; rank {rank} is none of them."
         raise PlanError(msg)
-    if len(np.unique(units)) == size:
+    if not size or np.bincount(units).max() == 1:
         return np.arange(rank, size, world_size)
     bounds = [size * part // world_size for part in (rank, rank + 1)]
     return np.arange(*bounds)

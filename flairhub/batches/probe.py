@@ -23,6 +23,9 @@ DEPTHS = (1, 4, 16, 64)
 _ENOUGH = 0.9
 """Share of the best rate from which a smaller depth is preferred."""
 
+_ENOUGH_OF_FILES = 0.75
+"""The same for files: they are read at once, and what one depth gains over another is noise."""
+
 _BUSY = 0.8
 """Share of the processors' time from which they, not the storage, set the pace."""
 
@@ -163,16 +166,17 @@ def _measure(stream: PatchStream, depth: int) -> DepthResult:
 
 def _advice(found: Sequence[DepthResult], shuffle: Shuffle) -> tuple[str, ...]:
     best = max(found, key=lambda one: one.per_second)
-    chosen = next(one for one in found if one.per_second >= _ENOUGH * best.per_second)
+    remote = not math.isnan(best.latency_ms[0])
+    enough = _ENOUGH if remote else _ENOUGH_OF_FILES
+    chosen = next(one for one in found if one.per_second >= enough * best.per_second)
     lines = [f"Set prefetch to {chosen.prefetch}: {chosen.per_second:.3g} windows a second."]
     if best.busy >= _BUSY:
         lines.append(
             "The processors are busy decoding: more of them, fewer modalities or bands, or the "
             "profile 'fast' make it faster; more prefetching does not."
         )
-    elif best is found[-1] and len(found) > 1:
+    elif remote and best is found[-1] and len(found) > 1:
         lines.append("The deepest prefetching was the fastest: deeper may be faster still.")
-    remote = not math.isnan(best.latency_ms[0])
     if shuffle is True and remote and best.requests_per_window > 1 and best.busy < _BUSY:
         lines.append(
             "shuffle='block' asks for a fraction of these "

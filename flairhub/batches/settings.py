@@ -57,6 +57,6 @@ def torch_device(name: torch.device | str | None) -> torch.device | None:
         msg = f"device is 'cpu', 'cuda', 'cuda:1' or another device of torch, not {name!r}."
         raise PlanError(msg) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        msg = f"torch finds {torch.cuda.device_count()} GPUs here; there is no device {name!s}."
+        msg = f"device={str(name)!r}: torch finds {torch.cuda.device_count()} GPUs here."
         raise PlanError(msg)
     return device
