@@ -16,6 +16,7 @@ from typing import Any
 from converters.documents import domain_document
 from converters.engine import Engine, engine_for, reachable
 from converters.families import check_family
+from converters.job import RoiJob
 from converters.jobs import Options, roi_jobs
 from converters.lock import Claim, domain_lock
 from converters.receipts import (
@@ -26,7 +27,7 @@ from converters.receipts import (
     receipt_at,
     work_place,
 )
-from converters.roi import RoiJob, convert_roi
+from converters.roi import convert_roi
 from converters.rows import Outcome
 from converters.selection import Selection
 from converters.source import RoiSource, Source

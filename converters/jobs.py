@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from converters.job import RoiJob
 from converters.npy import read_area
 from converters.rasters import read_raster
 from converters.receipts import (
@@ -19,7 +20,6 @@ from converters.receipts import (
     receipt_at,
     signature,
 )
-from converters.roi import RoiJob
 from converters.source import RoiSource
 from converters.tables import read_receipts
 from flairhub.errors import SourceDataError
@@ -136,6 +136,7 @@ class _Held:
         self.reason = _conflict(roi, receipt, document)
         changed = set(self.keys) if self.reason else set()
         self.left_out: list[Skipped] = []
+        tried: set[str] = set()
         for name, node in nodes.items():
             if "/" in name:
                 continue
@@ -143,17 +144,23 @@ class _Held:
             left_out = [Skipped(*one) for one in found.get(SKIPPED_ATTRIBUTE, ())]
             made = found.get(GROUP_SIGNATURE, {})
             members = [key for key in self.keys if get_modality(key).group == name]
-            if any(
-                made.get(key) != signature(roi, get_modality(key), profile)
-                for key in members
-                if key in wanted
-            ) or (members[0] in wanted and _mended(left_out, roi)):
-                changed |= set(members)  # arrays of a group share their dates
-            if not changed & set(members):
-                self.left_out += left_out
+            fresh = {
+                key
+                for key in wanted
+                if get_modality(key).group == name
+                and made.get(key) != signature(roi, get_modality(key), profile)
+            }
+            fresh |= {key for key in wanted if _mended(left_out, key, roi)}
+            if members[0] in fresh:  # its dates are those of all
+                fresh |= set(members)
+            # what could not be read and cannot be now
+            tried |= {key for key in made if key not in fresh}
+            changed |= fresh & set(members)
+            self.left_out += [one for one in left_out if one.modality not in changed]
         self.kept = tuple(key for key in self.keys if key not in changed)
         self.replaced = tuple(key for key in self.keys if key in changed)
-        self.missing = tuple(key for key in wanted if key not in self.kept)
+        there = {*self.kept, *(tried - changed)}
+        self.missing = tuple(key for key in wanted if key not in there)
         self.lost = tuple(key for key in self.replaced if key not in wanted)
 
     def refusal(self) -> str:
@@ -186,10 +193,10 @@ def _conflict(roi: RoiSource, receipt: Receipt, document: Mapping[str, Any]) -> 
     return None
 
 
-def _mended(left_out: Iterable[Skipped], roi: RoiSource) -> bool:
-    """Tell whether a file that was left out can be read by now."""
+def _mended(left_out: Iterable[Skipped], key: str, roi: RoiSource) -> bool:
+    """Tell whether a file of a modality that was left out can be read by now."""
     by_name = {str(patch): files for patch, files in roi.files.items()}
-    for one in left_out:
+    for one in (one for one in left_out if one.modality == key):
         if one.modality in roi.areas:
             area, modality = roi.areas[one.modality], get_modality(one.modality)
             with suppress(SourceDataError):

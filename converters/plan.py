@@ -10,8 +10,8 @@ from typing import Any
 from converters.convert import Progress, chosen_rois
 from converters.families import check_family
 from converters.geometry import roi_grid
+from converters.job import RoiJob
 from converters.jobs import pending
-from converters.roi import RoiJob
 from converters.selection import Selection
 from converters.source import RoiSource, Source
 from flairhub.grids import Grid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from converters.documents import (
     scalar_document,
 )
 from converters.files import SourceFile
+from converters.job import RoiJob
 from converters.kept import KeptPart
-from converters.lock import Claim
 from converters.rasters import Raster
 from converters.raw_roi import RawRoi
 from converters.receipts import (
@@ -35,7 +34,6 @@ from converters.receipts import (
     work_place,
 )
 from converters.rows import Outcome, RoiRows
-from converters.source import RoiSource
 from converters.tiles import as_stored, blocks, lies_in, tiles
 from converters.writing import Writing, sha256_of, size_of
 from flairhub import __version__
@@ -62,49 +60,6 @@ from flairhub.store.layout import (
     groups,
     store_name,
 )
-
-
-@dataclass(frozen=True)
-class RoiJob:
-    """One unit of work, sent to a worker process: a ROI, where it goes, and how.
-
-    Parameters
-    ----------
-    source, source_name
-        What to convert, and the name of its layout.
-    root
-        Where the stores lie.
-    profile
-        Of the codecs.
-    modalities
-        What to convert, of those that the ROI has files of.
-    skip
-        Leave out files that cannot be converted; else they stop the ROI.
-    keep
-        Modalities of the ROI that are in the store and stay as they are.
-    replaced
-        Those that are in the store and are made anew.
-    hides
-        Whether the ROI is out of sight until it is complete; one that only grows is not.
-    claim
-        The right to write the domain, looked at before anything that readers see is written.
-    """
-
-    source: RoiSource
-    source_name: str
-    root: str | Location
-    profile: str
-    modalities: tuple[Modality, ...]
-    skip: bool = False
-    keep: tuple[str, ...] = ()
-    replaced: tuple[str, ...] = ()
-    hides: bool = True
-    claim: Claim | None = None
-
-    def check_claim(self) -> None:
-        """Return if the domain is still ours to write; else raise `ConversionError`."""
-        if self.claim is not None:
-            self.claim.check()
 
 
 def convert_roi(job: RoiJob) -> Outcome:
@@ -245,12 +200,14 @@ class _RoiWriter:
             PRESENT_ATTRIBUTE: self._presence(there[first.key]),
             **geozarr_attributes(grid),
         }
-        attributes = {**attributes, GROUP_SIGNATURE: {**before.get(GROUP_SIGNATURE, {}), **made}}
+        made_before = {k: v for k, v in before.get(GROUP_SIGNATURE, {}).items() if k not in made}
+        attributes = {**attributes, GROUP_SIGNATURE: {**made_before, **made}}
         if first.temporal:
             attributes[DATES_ATTRIBUTE] = [str(day) for day in self.source.times[first.key]]
         skipped = [one.as_list() for one in self.outcome.skipped[skipped_before:]]
-        if skipped := [*before.get(SKIPPED_ATTRIBUTE, ()), *skipped]:
-            attributes[SKIPPED_ATTRIBUTE] = skipped
+        skipped += [one for one in attributes.pop(SKIPPED_ATTRIBUTE, ()) if one[1] in made_before]
+        if skipped:
+            attributes[SKIPPED_ATTRIBUTE] = sorted(skipped)
         self.nodes[name] = group_document(attributes)
         data = dump(self.nodes[name])
         if kept:  # it is in sight as it was, until all of the ROI is there

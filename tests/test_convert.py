@@ -19,7 +19,8 @@ import zarr_cm
 from converters.convert import convert
 from converters.flairhub_raw import RawFile
 from converters.flairhub_tree import FlairHubTree
-from converters.roi import RoiJob, convert_roi
+from converters.job import RoiJob
+from converters.roi import convert_roi
 from converters.selection import Selection
 from flairhub.errors import UnknownNameError
 from flairhub.grids import RoiGrid

@@ -147,7 +147,7 @@ class ShardedArray:
             if index is not None:
                 offset, size = index.chunks[y % rows, x % columns].tolist()
             if index is None or offset == ABSENT:
-                if self._held[y, x]:
+                if self._must_hold(y, x):
                     shard = self._shard(y // rows, x // columns)
                     lacks = "does not exist" if index is None else f"lacks its chunk {y}, {x}"
                     msg = f"{shard} {lacks}, though the ROI's metadata say that it is there."
@@ -213,6 +213,11 @@ class ShardedArray:
         if len(held) and int(held[:, 0].max()) >= begins:
             return _Index(place, chunks, body.e_tag, data[:-size], begins)
         return _Index(place, chunks.copy(), body.e_tag, b"", ends)
+
+    def _must_hold(self, row: int, column: int) -> bool:
+        """Tell whether a chunk must be there; none is outside of the array."""
+        down, across = self._held.shape
+        return 0 <= row < down and 0 <= column < across and bool(self._held[row, column])
 
     def _shard(self, row: int, column: int) -> Location:
         return self.place / f"{self._first}{self._separator}{row}{self._separator}{column}"
