@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -239,21 +240,16 @@ class PatchStream(IterableDataset[MultimodalBatch]):
         numbers, units = numbers[mine], units[mine]
         ends = self._ends(len(numbers))
         start = self.begin()
-        chosen = range(start, len(ends))
-        if worker is not None:
-            chosen = chosen[worker.id :: worker.num_workers]
-        begins = [int(ends[n - 1]) if n else 0 for n in chosen]
-        parts = [slice(b, int(ends[n])) for b, n in zip(begins, chosen, strict=True)]
-        sizes = [part.stop - part.start for part in parts]
-        take = (
-            torch.cat([torch.arange(p.start, p.stop) for p in parts]).numpy() if parts else mine[:0]
-        )
+        sizes = np.diff(ends, prepend=0)
+        first, step = (start, 1) if worker is None else (start + worker.id, worker.num_workers)
+        of = np.repeat(np.arange(len(ends)), sizes) - first
+        take = np.flatnonzero((of >= 0) & (of % step == 0))
         pipeline = Pipeline(
             self._readers,
             self._source,
             numbers[take],
             units[take],
-            torch.tensor(sizes, dtype=torch.int64).cumsum(0).numpy(),
+            sizes[first::step].cumsum(),
             prefetch=self.prefetch,
             threads=self.threads,
         )
