@@ -152,7 +152,7 @@ def convert(
                 report.skipped += left_out
                 continue
             with _target_errors(place), domain_lock(root, domain) as claim:
-                work = _Domain(place, claim, source.name, options, report, engine)
+                work = _Domain(place, claim, source, options, report, engine)
                 work.convert(rois, left_out, progress)
     if not report.domains:
         more = f" and {n} more" if (n := len(report.skipped) - _NAMED) > 0 else ""
@@ -219,13 +219,13 @@ class _Domain:
         self,
         root: Location,
         claim: Claim,
-        source_name: str,
+        source: Source,
         options: Options,
         report: ConversionReport,
         engine: Engine,
     ) -> None:
         self.root, self.claim, self.domain, self.engine = root, claim, claim.domain, engine
-        self.source_name, self.options, self.report = source_name, options, report
+        self.source, self.options, self.report = source, options, report
         self.store = root / store_name(self.domain)
         self.work = work_place(root, self.domain)
 
@@ -239,7 +239,7 @@ class _Domain:
         skipped += left_out
         claim = self.claim
         jobs = [
-            replace(job, root=claim.root, source_name=self.source_name, claim=claim) for job in jobs
+            replace(job, root=claim.root, source_name=self.source.name, claim=claim) for job in jobs
         ]
         for job in jobs:
             if job.source.problem is not None and not self.options.skip:
@@ -341,7 +341,9 @@ class _Domain:
 
     def _document(self, skipped: Sequence[Skipped] = ()) -> bytes:
         dataset = self.options.modalities[0].dataset
-        return domain_document(str(self.domain), self.source_name, dataset, skipped)
+        # folders are this machine's; with them no two stores would be the same
+        plain = [replace(s, reason=s.reason.replace(f"{self.source.root}/", "")) for s in skipped]
+        return domain_document(str(self.domain), self.source.name, dataset, plain)
 
     def _delete_partials(self) -> None:
         """Delete files that a killed process was still writing, beside the store and in it."""

@@ -86,6 +86,11 @@ class Flair1Tree:
         return "FLAIR#1"
 
     @property
+    def root(self) -> str:
+        """Folder or URL that it lies in."""
+        return self.tree.root
+
+    @property
     def modalities(self) -> Sequence[Modality]:
         """Images of five bands, and masks."""
         return (IMAGE, MASK)

@@ -63,6 +63,11 @@ class FlairHubTree:
         return FLAIR_HUB
 
     @property
+    def root(self) -> str:
+        """Folder or URL that it lies in."""
+        return self.tree.root
+
+    @property
     def modalities(self) -> Sequence[Modality]:
         """The ten rasters of a patch."""
         return dataset_modalities(FLAIR_HUB)

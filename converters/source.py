@@ -96,6 +96,10 @@ class Source(Protocol):
         """Where the data come from, for the store's attributes and for messages."""
 
     @property
+    def root(self) -> str:
+        """Folder or URL that it lies in, which no store keeps: it would differ by machine."""
+
+    @property
     def modalities(self) -> Sequence[Modality]:
         """What the layout can hold, in registry order."""
 

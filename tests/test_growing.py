@@ -188,6 +188,7 @@ def test_a_roi_is_out_of_sight_while_pixels_of_it_change(
 def test_what_is_left_out_is_told_alike_wherever_the_files_lie(tree: Path, tmp_path: Path) -> None:
     bad = first_tiff(tree, "DEM_ELEV")
     bad.write_bytes(bad.read_bytes()[:5000])
+    (tree / "csv_full" / "TRAIN_more.csv").write_bytes(b"patch_id;\xff\xfe")
     elsewhere = shutil.copytree(tree, tmp_path / "else" / "where")
     stores = [tmp_path / "one", tmp_path / "two"]
     for source, root in zip((tree, elsewhere), stores, strict=True):
