@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 from flairhub.errors import FlairHubError, SourceDataError
 from flairhub.modalities import MODALITIES
-from flairhub.store.access import filesystem_of, open_file
+from flairhub.store.access import filesystem_of, open_file, read_file
 from flairhub.store.asking import is_storage_error, storage_reason
 from flairhub.store.local import local_path
 
@@ -74,8 +74,7 @@ class SourceFile:
                 with _zip(self.url).open(self.member) as inside:
                     # given no size, zipfile inflates all of a member that lies about its own
                     return inside.read(self.size)
-            with open_file(self.url) as handle:
-                return handle.read()
+            return read_file(self.url)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from math import ceil, prod
 from typing import Any
 
@@ -40,14 +40,17 @@ class DomainPlan:
         Name.
     rois, kept, patches
         ROIs to write, ROIs that are complete, patches of the former.
-    files, source_bytes
-        Raw files to read.
+    files, source_bytes, gets
+        Raw files to read, and the requests that takes where they lie on object storage; those in
+        zips take some more, lists of folders are not counted.
     raw_bytes
         Their decoded pixels.
     objects, store_bytes
         Objects to write; their size is an estimate.
     puts
         Requests that writing to object storage takes, lease, receipts and tables included.
+    problems
+        Why some ROIs cannot be converted, as far as names and tables tell.
     """
 
     domain: str
@@ -59,7 +62,9 @@ class DomainPlan:
     raw_bytes: int = 0
     objects: int = 0
     store_bytes: int = 0
+    gets: int = 0
     puts: int = 0
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -83,14 +88,16 @@ class ConversionPlan:
 
     def __str__(self) -> str:
         """Return the totals as a text, a line a domain before them."""
-        return "\n".join(map(_line, [*self.domains, self.total]))
+        lines = map(_line, [*self.domains, self.total])
+        return "\n".join([*lines, *(f"problem: {one}" for one in self.total.problems)])
 
 
 def _line(plan: DomainPlan) -> str:
     kept = f" ({plan.kept} complete, kept)" if plan.kept else ""
     return (
         f"{plan.domain}: {plan.rois} ROIs{kept}, {plan.patches:,} patches; reads {plan.files:,} "
-        f"files, {plan.source_bytes / 1e6:,.1f} MB ({plan.raw_bytes / 1e6:,.1f} MB decoded); "
+        f"files, {plan.source_bytes / 1e6:,.1f} MB ({plan.raw_bytes / 1e6:,.1f} MB decoded), in "
+        f"{plan.gets:,} requests; "
         f"writes {plan.objects:,} objects, about {plan.store_bytes / 1e6:,.0f} MB, in "
         f"{plan.puts:,} requests"
     )
@@ -152,7 +159,12 @@ def _sizes(source: RoiSource, key: str) -> list[int]:
 
 
 def _add(plan: DomainPlan, job: RoiJob) -> None:
+    if job.source.problem is not None:
+        plan.problems.append(job.source.problem)
+        plan.rois -= 1
+        return
     files = job.source.files
+    plan.gets += not (job.keep or job.source.lattice)  # one raster tells where the ROI lies
     plan.patches += len(files)
     one = next(iter(files))
     grid = roi_grid(files, one, Grid(0.0, 0.0, 1.0, 1, 1))
@@ -176,6 +188,8 @@ def _add(plan: DomainPlan, job: RoiJob) -> None:
         plan.puts += described
         for modality, sizes in held:
             plan.files += len(sizes)
+            # what takes the place of pixels is looked at first
+            plan.gets += len(sizes) * (2 if modality.key in job.replaced else 1)
             plan.source_bytes += sum(sizes)
             dates = len(job.source.times.get(modality.key, ()))
             area = job.source.area_grid(modality)

@@ -14,6 +14,7 @@ from converters import roi as roi_module
 from converters.checksums import verify_checksums
 from converters.convert import ConversionReport, convert
 from converters.flairhub_tree import FlairHubTree
+from converters.plan import plan
 from converters.receipts import ASIDE
 from converters.selection import Selection
 from flairhub.errors import SourceDataError
@@ -111,6 +112,8 @@ def test_other_splits_are_refused_where_pixels_would_be_lost(
     tree: Path, full: Path, domain_store: dict[str, bytes]
 ) -> None:
     change_splits(tree)
+    (told,) = plan(FlairHubTree(tree), str(full), Selection(modalities=["aerial_rgbi"])).domains
+    assert (told.rois, len(told.problems)) == (0, 2)
     with pytest.raises(SourceDataError, match=r"split of .* is '\w+' now and was '\w+'.*dem_e"):
         run(tree, full, ["aerial_rgbi"])
     assert snapshot(full) == domain_store

@@ -272,6 +272,15 @@ def open_file(url: str) -> IO[bytes]:
     return cast("IO[bytes]", filesystem.open(path, "rb"))
 
 
+def read_file(url: str) -> bytes:
+    """Return the bytes of a path or URL; of object storage, in one request."""
+    if "://" not in url:
+        with open(url, "rb") as handle:
+            return handle.read()
+    filesystem, path = filesystem_of(url)
+    return cast("bytes", filesystem.cat_file(path))
+
+
 @lru_cache(maxsize=64)
 def filesystem_of(url: str) -> tuple[Any, str]:
     """Return fsspec's file system of a path or URL, and the path in it.
