@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.straightforward import Straightforward
 from flairhub.errors import ConfigError
 from flairhub.models import MultimodalSegmenter
 from flairhub.training.losses import SegmentationLoss
@@ -279,6 +280,19 @@ def test_scores_have_the_size_asked_for(size: tuple[int, int]) -> None:
     assert found.shape == (2, 19, *size)
     expected = F.interpolate(plain, size=size, mode="bilinear", align_corners=False)
     torch.testing.assert_close(found, expected)
+
+
+def test_the_network_as_described_knows_one_square() -> None:
+    swin = "swin_tiny_patch4_window7_224"
+    shape, key = {"SPOT_RGBI": (4, 64)}, "AERIAL_LABEL-COSIA"
+    described = Straightforward(shape, {}, key, 19, swin, aux=False).eval()
+    scores, _ = described({"SPOT_RGBI": random(1, 4, 64, 64)}, {}, 64)
+    assert scores.shape == (1, 19, 64, 64)
+    rectangle = random(1, 4, 64, 96)
+    with pytest.raises(AssertionError, match=r"Input width \(96\) doesn't match"):
+        described({"SPOT_RGBI": rectangle}, {}, 64)
+    model = own("spot_rgbi", encoder="swin_tiny_patch4_window7_224")
+    assert model({"spot_rgbi": rectangle}).main["cosia"].shape == (1, 19, 64, 96)
 
 
 @pytest.mark.parametrize(
