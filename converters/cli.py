@@ -190,6 +190,8 @@ def convert(
         with _bar("looking") as bar:
             planned = plan(open_source(source), root, selection, profile=profile, progress=bar)
         typer.echo(json.dumps(planned.as_dict(), indent=2) if as_json else str(planned))
+        if planned.total.problems:
+            raise typer.Exit(3 if on_error is OnError.SKIP else 1)
         return
     started = time.perf_counter()
     with _bar("converting") as bar:

@@ -50,7 +50,7 @@ class DomainPlan:
     puts
         Requests that writing to object storage takes, lease, receipts and tables included.
     problems
-        Why some ROIs cannot be converted, as far as names and tables tell.
+        What cannot be converted, as far as names and tables tell.
     """
 
     domain: str
@@ -135,6 +135,8 @@ def plan(
     for number, (domain, rois) in enumerate(chosen_rois(source, selection, modalities), start=1):
         jobs = pending(place, domain, rois, modalities, profile)
         found.append(_plan_domain(domain, len(rois) - len(jobs), jobs))
+        left_out = [*source.left_out(domain), *(one for roi in rois for one in roi.left_out)]
+        found[-1].problems += [one.reason for one in left_out]
         if progress is not None:
             progress(str(domain), number, total)
     return ConversionPlan(found)

@@ -63,7 +63,8 @@ def test_depth_and_the_sources_own_path_count(tmp_path: Path) -> None:
     for cell in ("../../D012-2019_SPOT_RGBI/x.tif", str(tmp_path / "x.tif")):
         assert list(read_csv(_csv(tmp_path, "a/b", cell), str(tmp_path)))
     shutil.make_archive(str(tmp_path / "FULL"), "zip", tmp_path, "a")
-    zipped = SourceFile(str(tmp_path / "FULL.zip"), 1, "a/b/TRAIN.csv")
+    size = (tmp_path / "a" / "b" / "TRAIN.csv").stat().st_size
+    zipped = SourceFile(str(tmp_path / "FULL.zip"), size, "a/b/TRAIN.csv")
     with pytest.raises(SourceDataError, match="leaves the source"):
         list(read_csv(zipped, "/elsewhere"))
 
@@ -75,6 +76,8 @@ def test_a_conversion_refuses_them(
     for path in tree.rglob("*.csv"):
         path.write_text(path.read_text().replace("../D", "../../../outside.tif?D"))
     assert run(["convert", str(tree), str(tmp_path / "store"), "--dry-run"]) == 1
+    assert "leaves the source" in capsys.readouterr().out
+    assert run(["convert", str(tree), str(tmp_path / "store")]) == 1
     assert "leaves the source" in capsys.readouterr().err
 
 
