@@ -57,9 +57,11 @@ class Engine(AbstractContextManager["Engine"]):
         self._stack = ExitStack()
         self._client: Client | None = None
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         """Send the processes home."""
         self._client = None
+        if kind is not None:  # an interrupted job is no news; what matters is being raised
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._stack.close()
 
     def run(
@@ -139,7 +141,9 @@ class Engine(AbstractContextManager["Engine"]):
 
         self._stack.enter_context(_hushed())
         environment = "distributed.nanny.pre-spawn-environ"
-        usual: dict[str, object] = dask.config.get(environment)
+        # what local workers meet comes back with the jobs
+        quiet = {"DASK_LOGGING__DISTRIBUTED": "critical"}
+        usual: dict[str, object] = dask.config.get(environment) | quiet
         settings = {
             environment: usual | WORKER_ENVIRONMENT,
             # GDAL and Zarr hold threads and handles that do not survive a fork

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points, requires
@@ -174,4 +175,10 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the command."""
+    # processes that were started are sent home, as at Ctrl-C
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run())
+
+
+def _terminate(number: int, _frame: object) -> None:
+    sys.exit(128 + number)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 
 from converters import engine as engine_module
@@ -109,3 +113,34 @@ def test_a_wish_of_the_user_s_goes_first(monkeypatch: pytest.MonkeyPatch) -> Non
     for environment in _of_workers():
         assert isinstance(environment, dict)
         assert environment["MALLOC_TRIM_THRESHOLD_"] == "1000000"
+
+
+_WORK = """
+import signal, time
+from converters.engine import Engine
+from flairhub import cli
+signal.signal(signal.SIGTERM, cli._terminate)
+if __name__ == "__main__":
+    with Engine(workers=2) as engine:
+        for job, _ in engine.run([0.0, 0.0, 60.0, 60.0], time.sleep):
+            print(job, flush=True)
+"""
+
+
+def test_a_command_that_is_ended_sends_its_workers_home_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "work.py"
+    script.write_text(_WORK, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        assert process.stdout.readline() == "0.0\n"
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert told == ""
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
