@@ -101,7 +101,7 @@ def whole_dataset() -> FlairHubTree:
     tree: Any = NamesOnly()
     source.tree = tree
     source._folders = [f for name in tree.names if (f := RawFolder.parse(name))]
-    source._notes = []
+    source._notes, source._left_out = [], {}
     for modality in dataset_modalities("FLAIR-HUB"):
         if modality.dates_name:
             table = EveryPatch(91) if modality.temporal else {}
