@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from converters.job import RoiJob
+from converters.kept import in_nodes
 from converters.npy import read_area
 from converters.rasters import read_raster
 from converters.receipts import (
-    GROUP_SIGNATURE,
     SKIPPED_ATTRIBUTE,
     Receipt,
     Skipped,
@@ -19,6 +19,7 @@ from converters.receipts import (
     put_aside,
     receipt_at,
     signature,
+    signatures,
 )
 from converters.source import RoiSource
 from converters.tables import read_receipts
@@ -130,9 +131,8 @@ class _Held:
     ) -> None:
         self.roi = roi
         nodes = document["consolidated_metadata"]["metadata"]
-        self.keys = tuple(
-            key for key in receipt.roi["modalities"] if get_modality(key).group in nodes
-        )
+        # of a ROI that was stopped the receipt may be ahead of what is in sight, or put aside
+        self.keys = tuple(key for key in receipt.roi["modalities"] if in_nodes(key, nodes))
         self.reason = _conflict(roi, receipt, document)
         changed = set(self.keys) if self.reason else set()
         self.left_out: list[Skipped] = []
@@ -142,7 +142,7 @@ class _Held:
                 continue
             found = node["attributes"]
             left_out = [Skipped(*one) for one in found.get(SKIPPED_ATTRIBUTE, ())]
-            made = found.get(GROUP_SIGNATURE, {})
+            made = signatures(found)
             members = [key for key in self.keys if get_modality(key).group == name]
             fresh = {
                 key
@@ -151,7 +151,7 @@ class _Held:
                 and made.get(key) != signature(roi, get_modality(key), profile)
             }
             fresh |= {key for key in wanted if _mended(left_out, key, roi)}
-            if members[0] in fresh:  # its dates are those of all
+            if members and members[0] in fresh:  # its dates are those of all
                 fresh |= set(members)
             # what could not be read and cannot be now
             tried |= {key for key in made if key not in fresh}

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from converters.documents import Document
-from converters.receipts import SKIPPED_ATTRIBUTE, Receipt
+from converters.receipts import GROUP_SIGNATURE, SKIPPED_ATTRIBUTE, Receipt, signatures
 from flairhub.grids import RoiGrid
+from flairhub.modalities import get_modality
 from flairhub.store.layout import array_names, groups
+
+
+def in_nodes(key: str, nodes: Mapping[str, Any]) -> bool:
+    """Tell whether a ROI's metadata hold the arrays of a modality."""
+    modality = get_modality(key)
+    return all(f"{modality.group}/{name}" in nodes for name in array_names(modality))
 
 
 class KeptPart:
@@ -29,8 +36,13 @@ class KeptPart:
     def nodes(self) -> dict[str, Document]:
         """Return the metadata of the groups and arrays that stay, by path in the ROI."""
         kept = {path: dict(node) for path, node in self._every.items() if self._stays(path)}
+        held = {key for key in self._receipt.roi.get("modalities", ()) if key not in self._keep}
         for node in kept.values():
             node.pop("consolidated_metadata", None)
+            if made := signatures(node["attributes"]):
+                # what is made anew is not what it was made of any more
+                made = {key: value for key, value in made.items() if key not in held}
+                node["attributes"] = {**node["attributes"], GROUP_SIGNATURE: made}
         return kept
 
     def objects(self) -> dict[str, dict[str, Any]]:

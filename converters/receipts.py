@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -89,6 +90,12 @@ def signature(source: RoiSource, modality: Modality, profile: str) -> str:
     dates = {str(p): str(day) for p, day in sorted(source.dates.get(key, {}).items())}
     told = [FORMAT_VERSION, profile, key, files, areas, sizes, times, dates]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def signatures(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the signatures of a group's attributes; none where there was one for all of it."""
+    found = attributes.get(GROUP_SIGNATURE)
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def committed(place: Location) -> dict[str, Any] | None:

@@ -31,6 +31,7 @@ from converters.receipts import (
     committed,
     put_aside,
     signature,
+    signatures,
     work_place,
 )
 from converters.rows import Outcome, RoiRows
@@ -103,7 +104,9 @@ class _RoiWriter:
         self.place, self.root, self.writing = place, root, writing
         self.work = work_place(root, job.source.domain) / f"{job.source.roi}.json"
         self.receipt = Receipt.from_bytes(self.work.read()) if job.keep else Receipt(roi={})
-        before = committed(place) or put_aside(root, job.source.domain, str(job.source.roi))
+        before = None
+        if job.keep or job.replaced:
+            before = committed(place) or put_aside(root, job.source.domain, str(job.source.roi))
         self.kept = KeptPart(job.keep, self.receipt, before or {})
         self.nodes = self.kept.nodes()
         self.objects = self.kept.objects()
@@ -200,7 +203,7 @@ class _RoiWriter:
             PRESENT_ATTRIBUTE: self._presence(there[first.key]),
             **geozarr_attributes(grid),
         }
-        made_before = {k: v for k, v in before.get(GROUP_SIGNATURE, {}).items() if k not in made}
+        made_before = {k: v for k, v in signatures(before).items() if k not in made}
         attributes = {**attributes, GROUP_SIGNATURE: {**made_before, **made}}
         if first.temporal:
             attributes[DATES_ATTRIBUTE] = [str(day) for day in self.source.times[first.key]]

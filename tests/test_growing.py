@@ -15,9 +15,10 @@ from converters.checksums import verify_checksums
 from converters.convert import ConversionReport, convert
 from converters.flairhub_tree import FlairHubTree
 from converters.plan import plan
-from converters.receipts import ASIDE
+from converters.receipts import ASIDE, GROUP_SIGNATURE
 from converters.selection import Selection
 from flairhub.errors import SourceDataError
+from flairhub.store.access import Location
 from tests.trees import change_splits, first_tiff, read, rewrite, snapshot
 
 
@@ -186,6 +187,70 @@ def test_a_roi_is_out_of_sight_while_pixels_of_it_change(
     fresh = tmp_path / "fresh"
     run(tree, fresh)
     assert snapshot(full) == snapshot(fresh)
+
+
+@pytest.fixture
+def stops(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stop before an object is written whose key ends so; several at once."""
+    ends: list[str] = []
+    write = Location.write
+
+    def stop(self: Location, data: bytes | list[bytes]) -> None:
+        if ends and str(self).endswith(tuple(ends)):
+            raise KeyboardInterrupt
+        write(self, data)
+
+    monkeypatch.setattr(Location, "write", stop)
+    return ends
+
+
+def test_a_raster_that_is_put_back_after_a_stop_is_converted(
+    tree: Path, full: Path, domain_store: dict[str, bytes], stops: list[str]
+) -> None:
+    changed = first_tiff(tree, "SENTINEL2_MSK-SC")
+    before, pixels = changed.read_bytes(), read(changed)
+    rewrite(changed, pixels[::-1] // 2)
+    stops.append(f"{changed.parent.name}/zarr.json")
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, full)
+    stops.clear()
+    changed.write_bytes(before)
+    run(tree, full)
+    assert snapshot(full) == domain_store
+
+
+def test_a_stop_between_receipt_and_marker_is_gone_on_from(
+    tree: Path, domain_store: dict[str, bytes], tmp_path: Path, stops: list[str]
+) -> None:
+    root = tmp_path / "store"
+    run(tree, root, ["sentinel2_ts", "spot_rgbi"])
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("c/**/*") if p.is_file()}
+    roi = first_tiff(tree, "SPOT_RGBI").parent.name
+    stops.append(f"{roi}/zarr.json")
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, root, ["sentinel2_msk_sc"])
+    stops.clear()
+    # another command in between takes nothing for there that is not
+    run(tree, root, ["dem_elev"])
+    assert verify_checksums(str(root)).passed
+    run(tree, root, ["sentinel2_msk_sc"])
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert verify_checksums(str(root)).passed
+    run(tree, root)
+    assert chunks(snapshot(root)) == chunks(domain_store)
+
+
+def test_a_store_with_one_signature_for_a_group_is_converted_anew(
+    tree: Path, full: Path, domain_store: dict[str, bytes]
+) -> None:
+    for path in full.glob("*.zarr/*/zarr.json"):
+        document = json.loads(path.read_text())
+        for name, node in document["consolidated_metadata"]["metadata"].items():
+            if "/" not in name:
+                node["attributes"][GROUP_SIGNATURE] = "one for all"
+        path.write_text(json.dumps(document))
+    assert run(tree, full).rois == 2
+    assert snapshot(full) == domain_store
 
 
 def test_what_is_left_out_is_told_alike_wherever_the_files_lie(tree: Path, tmp_path: Path) -> None:

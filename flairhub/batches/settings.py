@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -22,22 +21,6 @@ def whole(name: str, value: Any, *, least: int) -> int:  # noqa: ANN401 - what a
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least:
         return int(value)
     msg = f"{name} is a whole number of at least {least}, not {value!r}."
-    raise PlanError(msg)
-
-
-def seconds(name: str, value: Any) -> float:  # noqa: ANN401 - what a user gave
-    """Return a number of seconds, 0 or more; endless is one, too.
-
-    Raises
-    ------
-    PlanError
-        If it is none.
-    """
-    if isinstance(value, Real) and not isinstance(value, bool):
-        number = float(value)
-        if not math.isnan(number) and number >= 0:
-            return number
-    msg = f"{name} is a number of seconds of at least 0, not {value!r}."
     raise PlanError(msg)
 
 

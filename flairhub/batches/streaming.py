@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from flairhub.batches.arguments import seconds
 from flairhub.batches.batch import MultimodalBatch
 from flairhub.batches.order import Shuffle, batch_ends, order, share
 from flairhub.batches.pipeline import Pipeline, Readers
 from flairhub.batches.plan import PatchPlan
 from flairhub.batches.processes import group, group_to_spawn, refuse_fork
-from flairhub.batches.settings import seconds, torch_device, whole
+from flairhub.batches.settings import torch_device, whole
 from flairhub.errors import PlanError
 from flairhub.store.cache import RangeCache
 from flairhub.store.ranges import RangeReader, Traffic
