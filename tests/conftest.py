@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from benchmarks.objectserver import ObjectServer
 
 # Tests run beside each other: one thread each is faster than many that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -103,3 +107,33 @@ def flair1_store(flair1_tree: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def flair2_store(flair2_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stores made from `flair2_tree`; not to be changed."""
     return _converted(flair2_tree, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """A server of the S3 API, without a bucket."""
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture(scope="module")
+def _running(store_root: Path) -> Iterator[ObjectServer]:
+    from benchmarks.objectserver import ObjectServer
+
+    with ObjectServer(store_root) as found:
+        yield found
+
+
+@pytest.fixture
+def object_server(_running: ObjectServer) -> ObjectServer:
+    """A server of the stores of `store_root`, without faults or counts."""
+    from benchmarks.objectserver import Faults
+
+    _running.set(faults=Faults())
+    _running.reset()
+    return _running

@@ -17,7 +17,6 @@ from pathlib import Path
 import boto3
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 from zarr.storage import ObjectStore
 
 from converters import lock
@@ -66,30 +65,20 @@ def expected(domain_tree: Path) -> dict[str, bytes]:
     return _everything(place)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of the S3 API."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
     """The target, empty, in a process whose leases are short."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server,
+        "AWS_ENDPOINT_URL": s3_server,
         "AWS_ALLOW_HTTP": "true",
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(lock, "RENEWED_EVERY_S", 0.2)
     monkeypatch.setattr(lock, "STALE_AFTER_S", 1.0)
-    boto3.client("s3", endpoint_url=server).create_bucket(Bucket="leases")
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="leases")
     place = resolve(ROOT, read_only=False)
     yield place
     place.delete_tree()

@@ -15,13 +15,13 @@ from converters.flairhub_tree import FlairHubTree
 from flairhub.errors import ConfigError
 from flairhub.store.access import open_file, resolve
 from flairhub.store.profiles import s3_options
-from tests.test_s3 import BUCKET, Client, contents, s3, server
+from tests.test_s3 import BUCKET, Client, contents, s3
 
-__all__ = ["s3", "server"]
+__all__ = ["s3"]
 
 
 @pytest.fixture
-def profiles(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def profiles(tmp_path: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two profiles in files, and nothing about AWS in the environment."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -30,7 +30,7 @@ def profiles(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Pa
         "[archive]\naws_access_key_id = keeper\naws_secret_access_key = its%secret\n"
     )
     (tmp_path / "config").write_text(
-        f"[profile archive]\nregion = us-east-1\nendpoint_url = {server}\n"
+        f"[profile archive]\nregion = us-east-1\nendpoint_url = {s3_server}\n"
         "[profile office]\nsso_start_url = https://example.org\n"
     )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))

@@ -19,7 +19,6 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 import flairhub
 from converters import lock
@@ -41,21 +40,11 @@ Client = Any
 """boto3 is untyped."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of the S3 API with an empty bucket."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
 @pytest.fixture
-def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client of an empty bucket, and the environment that every S3 tool reads."""
-    use(monkeypatch, server)
-    client = boto3.client("s3", endpoint_url=server)
+    use(monkeypatch, s3_server)
+    client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket=BUCKET)
     yield client
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
@@ -227,8 +216,8 @@ class Flaky(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def flaky(server: str) -> Iterator[str]:
-    Flaky.behind, Flaky.requests, Flaky.failed = server, 0, 0
+def flaky(s3_server: str) -> Iterator[str]:
+    Flaky.behind, Flaky.requests, Flaky.failed = s3_server, 0, 0
     Flaky.every, Flaky.late = 7, 0.0
     found = ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
     found.daemon_threads = True
@@ -313,11 +302,11 @@ def test_a_server_that_never_answers_is_given_up(
 
 
 @pytest.fixture
-def guarded(server: str) -> Iterator[None]:
+def guarded(s3_server: str) -> Iterator[None]:
     """The server knows nobody: every key is wrong."""
 
     def allow(actions: str) -> None:
-        url, headers = f"{server}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        url, headers = f"{s3_server}/moto-api/reset-auth", {"Content-Type": "text/plain"}
         urlopen(Request(url, actions.encode(), headers, method="POST")).close()
 
     allow("0")

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
-from moto.server import ThreadedMotoServer
 
 import flairhub
 from benchmarks.objectserver import KINDS, SECRET, Faults, ObjectServer
@@ -71,17 +70,9 @@ def expected(store_root: Path) -> Expected:
     return found
 
 
-@pytest.fixture(scope="module")
-def running(store_root: Path) -> Iterator[ObjectServer]:
-    with ObjectServer(store_root) as server:
-        yield server
-
-
 @pytest.fixture
-def server(running: ObjectServer) -> ObjectServer:
-    running.set(faults=Faults())
-    running.reset()
-    return running
+def server(object_server: ObjectServer) -> ObjectServer:
+    return object_server
 
 
 @pytest.fixture
@@ -294,26 +285,20 @@ def test_an_object_that_is_replaced_is_never_mixed(
 
 
 def test_batches_come_from_a_real_s3_api(
-    store_root: Path, expected: Expected, monkeypatch: pytest.MonkeyPatch
+    store_root: Path, expected: Expected, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ALLOW_HTTP": "true",
-        }.items():
-            monkeypatch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="cubes")
-        for path in store_root.rglob("*"):
-            if path.is_file():
-                client.upload_file(str(path), "cubes", f"a/{path.relative_to(store_root)}")
-        plan = PatchPlan.build("s3://cubes/a", modalities=INPUTS, labels=LABELS)
-        check(list(flairhub.stream(plan, batch_size=5)), expected)
-    finally:
-        moto.stop()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="cubes")
+    for path in store_root.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "cubes", f"a/{path.relative_to(store_root)}")
+    plan = PatchPlan.build("s3://cubes/a", modalities=INPUTS, labels=LABELS)
+    check(list(flairhub.stream(plan, batch_size=5)), expected)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,9 @@ PASSING = ("500", "503", "slow_down", "429", "timeout", "cut", "short")
 """Faults of requests for whole objects that asking again overcomes."""
 
 
-@pytest.fixture(scope="module")
-def one_server(store_root: Path) -> Iterator[ObjectServer]:
-    with ObjectServer(store_root) as found:
-        yield found
-
-
 @pytest.fixture
-def server(one_server: ObjectServer) -> ObjectServer:
-    """A server without faults or counts."""
-    one_server.set(faults=Faults())
-    one_server.reset()
-    return one_server
+def server(object_server: ObjectServer) -> ObjectServer:
+    return object_server
 
 
 def impatient(server: ObjectServer) -> dict[str, Any]:
