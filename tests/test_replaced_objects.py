@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from flairhub import PatchPlan
 from flairhub.batches.streaming import PatchStream
 from flairhub.errors import ReadError
 from flairhub.store.chunks import ABSENT, ChunkCodec
+from flairhub.store.ranges import OPEN_FILES
 
 KEY = "aerial_rgbi"
 
@@ -107,3 +109,46 @@ def test_rois_that_are_open_serve_the_next_epoch(plan: PatchPlan) -> None:
     before = stream.traffic.requests
     assert _pixels(stream) == first
     assert stream.traffic.requests - before <= len(plan)
+
+
+def _held_files(root: Path) -> list[str]:
+    handles = [handle for handle in Path("/proc/self/fd").iterdir() if handle.exists()]
+    found = [os.readlink(handle) for handle in handles]
+    return [path for path in found if path.startswith(str(root))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="has no list of open files")
+def test_files_stay_open_while_their_stream_lives(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = os.open
+
+    def counted(path: str, *args: int) -> int:
+        opened.append(path)
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", counted)
+    plan = PatchPlan.build(root, modalities=[KEY], labels=[])
+    stream = flairhub.stream(plan, batch_size=1)
+    opened.clear()
+    first, second = _pixels(stream), _pixels(stream)
+    assert first == second
+    shards = [path for path in opened if "/c/" in path]
+    assert len(shards) == len(set(shards))
+    assert 0 < len(_held_files(root)) <= OPEN_FILES
+    del stream
+    gc.collect()
+    assert _held_files(root) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="has no list of open files")
+def test_more_files_than_may_stay_open(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = PatchPlan.build(root, modalities=[KEY, "dem_elev"], labels=[])
+    expected = list(flairhub.stream(plan, batch_size=4))
+    monkeypatch.setattr("flairhub.store.ranges.OPEN_FILES", 1)
+    stream = flairhub.stream(plan, batch_size=4, threads=4)
+    for batch, other in zip(stream, expected, strict=True):
+        for key, pixels in batch.inputs.items():
+            assert pixels.equal(other.inputs[key])
+    assert len(_held_files(root)) <= 1

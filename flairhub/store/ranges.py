@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
@@ -40,6 +41,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
 ATTEMPT_S = 10.0
 """Seconds after which an answer is no longer waited for, but asked for again."""
+
+OPEN_FILES = 64
+"""Files that stay open for the next read of them; a process may have 1024 on most systems."""
 
 _URL_SECRETS = re.compile(r"(?<=://)[^/@\s]+@|\?[^\s\"'<>)]+")
 _MESSAGE_LENGTH = 300
@@ -123,6 +127,7 @@ class RangeReader:
         self.cache = cache
         self.traffic = Traffic()
         self._waited_for: dict[ByteRange, asyncio.Task[Body]] = {}
+        self._opened = lru_cache(maxsize=OPEN_FILES)(_OpenFile)
 
     def run(self, reads: Reads[T]) -> T:
         """Return what a reader makes of its bytes, read one after another in this thread.
@@ -155,7 +160,7 @@ class RangeReader:
         place = wanted.place
         try:
             if type(place.store) is LocalStore:
-                body = _read_file(f"{place.store.root}/{place.path}", wanted)
+                body = self._open(f"{place.store.root}/{place.path}").read(wanted)
             else:
                 found = sync(
                     place.store.get(place.path, default_buffer_prototype(), _zarr_range(wanted))
@@ -171,6 +176,14 @@ class RangeReader:
             raise ReadError(_replaced(place))
         _check_length(wanted, body)
         return body
+
+    def _open(self, path: str) -> _OpenFile:
+        """Return the file that is there now: one that is open already may have been replaced."""
+        file = self._opened(path)
+        if not file.is_at(path):
+            self._opened.cache_clear()
+            file = self._opened(path)
+        return file
 
     async def _shared(self, wanted: ByteRange) -> Body:
         """Fetch once what several ask for at the same time."""
@@ -305,18 +318,38 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:_MESSAGE_LENGTH]}".rstrip(": ")
 
 
-def _read_file(path: str, wanted: ByteRange) -> Body:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        facts = os.fstat(handle)
+class _OpenFile:
+    """A file that several threads may read; closed when nobody holds it any more."""
+
+    def __init__(self, path: str) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+        self._facts = _facts(os.fstat(self._handle))
+        self._version = "-".join(map(str, self._facts))
+        self._is_new = True
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+    def is_at(self, path: str) -> bool:
+        """Tell whether a path leads to this file still, and to what it was when it was opened."""
+        if self._is_new:
+            self._is_new = False
+            return True
+        return _facts(os.stat(path)) == self._facts
+
+    def read(self, wanted: ByteRange) -> Body:
+        """Return bytes of it."""
         start, stop = wanted.start, wanted.stop
         if stop is None:
-            size = facts.st_size
+            size = self._facts[-1]
             start, stop = (max(0, size + start) if start < 0 else start), size
-        version = f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
-        return Body(os.pread(handle, stop - start, start), version)
-    finally:
-        os.close(handle)
+        return Body(os.pread(self._handle, stop - start, start), self._version)
+
+
+def _facts(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what tells a file from another that took its place, its size last."""
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _zarr_range(
