@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from flairhub import PatchPlan
 from flairhub.batches.batch import IGNORE_INDEX, MultimodalBatch
+from flairhub.batches.order import Shuffle
 from flairhub.batches.streaming import stream
 from flairhub.errors import FlairHubError, PlanError
 from flairhub.modalities import dataset_modalities, get_modality
@@ -196,3 +198,19 @@ def test_numbers_of_numpy_are_settings(store_root: Path) -> None:
     plan = PatchPlan.build(store_root, modalities=["spot_rgbi"])
     made = flairhub.stream(plan, batch_size=np.int64(3), seed=np.uint8(7), retry_s=float("inf"))  # type: ignore[arg-type]
     assert len(next(iter(made))) == 3
+
+
+@pytest.mark.parametrize("shuffle", [True, False, "block"])
+def test_long_epochs_begin_as_short_ones(store_root: Path, shuffle: Shuffle) -> None:
+    few = PatchPlan.build(store_root, modalities=["aerial_rgbi"], labels=[])
+    count = 100_000
+    many = few.subset(np.arange(count) % len(few))
+    tracemalloc.start()
+    try:
+        for _ in stream(many, batch_size=2, shuffle=shuffle):
+            break
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    buffers = 20 * 2**20
+    assert peak < buffers + 150 * count  # numbers, and nothing made for each window

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -83,20 +84,18 @@ class Readers:
 
 @dataclass
 class _Unit:
-    """Windows that are read together, their bytes, and how many wait for them."""
+    """Windows that are read together, their bytes, and how many have not asked for them yet."""
 
-    numbers: list[int]
-    bytes: Future[dict[int, Fetched]] | None = None
-    waiting: int = 0
+    bytes: Future[dict[int, Fetched]]
+    waiting: int
 
 
 @dataclass
 class _Batch:
-    """A batch in the making: its windows, their buffers, and what is not there yet."""
+    """A batch in the making: its buffers, and its windows, which are there or to come."""
 
-    numbers: list[int]
-    buffers: BatchBuffers | None = None
-    done: list[Future[None]] = field(default_factory=list)
+    buffers: BatchBuffers
+    windows: list[Future[None]]
 
 
 class Pipeline:
@@ -132,38 +131,43 @@ class Pipeline:
         self.readers = readers.epoch()
         self.source = source
         self.prefetch = prefetch
-        plan = readers.plan
-        self._remote = any(isinstance(roi.store.store, ObjectStore) for roi in plan.rois)
-        bounds = np.concatenate([[0], ends])
-        self._batches = [_Batch(numbers[first:last].tolist()) for first, last in pairwise(bounds)]
+        self._ends = ends
         used = slice(0, int(ends[-1]) if len(ends) else 0)
+        self._numbers, self._unit_of = numbers[used], units[used]
+        # by unit, so that the windows of one lie side by side; a run may have millions, so that
+        # nothing is made of any before its turn
+        self._by_unit = np.argsort(self._unit_of, kind="stable")
+        self._sorted = self._unit_of[self._by_unit]
+        self._alone = bool((np.diff(self._sorted) > 0).all())
         self._units: dict[int, _Unit] = {}
-        for number, unit in zip(numbers[used].tolist(), units[used].tolist(), strict=True):
-            self._units.setdefault(unit, _Unit([])).numbers.append(number)
-        self._unit_of = dict(zip(numbers[used].tolist(), units[used].tolist(), strict=True))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flairhub-decode")
-        self._loop = _Loop() if self._remote else None
+        remote = any(isinstance(roi.store.store, ObjectStore) for roi in readers.plan.rois)
+        self._loop = _Loop() if remote else None
         self._closed = False
 
     def __iter__(self) -> Iterator[MultimodalBatch]:
         """Yield the batches; threads end with the iteration, also when it is left early."""
-        begun = 0
-        ahead = 0
+        bounds = pairwise([0, *self._ends.tolist()])
+        begun: deque[_Batch] = deque()
+        ahead = 0  # windows of all but the first of these
         try:
-            for current, batch in enumerate(self._batches):
-                while begun < len(self._batches) and (begun <= current or ahead < self.prefetch):
-                    self._begin(self._batches[begun])
-                    ahead += len(self._batches[begun].numbers) if begun > current else 0
-                    begun += 1
-                for done in batch.done:
-                    done.result()
-                made = batch.buffers
-                batch.buffers, batch.done = None, []
-                if current + 1 < begun:
-                    ahead -= len(self._batches[current + 1].numbers)
-                if made is not None:
-                    yield made.batch()
-                    del made
+            while True:
+                while not begun or ahead < self.prefetch:
+                    place = next(bounds, None)
+                    if place is None:
+                        break
+                    if begun:
+                        ahead += place[1] - place[0]
+                    begun.append(self._begin(*place))
+                if not begun:
+                    return
+                for window in begun[0].windows:
+                    window.result()
+                buffers = begun.popleft().buffers
+                if begun:
+                    ahead -= len(begun[0].windows)
+                yield buffers.batch()
+                del buffers
         finally:
             self.close()
 
@@ -174,21 +178,19 @@ class Pipeline:
             self._loop.close()
         self._pool.shutdown(cancel_futures=True)
 
-    def _begin(self, batch: _Batch) -> None:
+    def _begin(self, first: int, last: int) -> _Batch:
         """Have the windows of a batch fetched and decoded."""
         plan = self.readers.plan
-        windows = [plan.windows[number] for number in batch.numbers]
-        batch.buffers = BatchBuffers(plan, windows, self.readers.pool)
-        for row, number in enumerate(batch.numbers):
-            batch.done.append(self._window(number, batch.buffers, row))
+        numbers = self._numbers[first:last].tolist()
+        buffers = BatchBuffers(plan, [plan.windows[n] for n in numbers], self.readers.pool)
+        units = self._unit_of[first:last].tolist()
+        places = enumerate(zip(numbers, units, strict=True))
+        return _Batch(buffers, [self._window(n, unit, buffers, row) for row, (n, unit) in places])
 
-    def _window(self, number: int, buffers: BatchBuffers, row: int) -> Future[None]:
-        unit = self._units[self._unit_of[number]]
-        if self._loop is None and len(unit.numbers) == 1:
+    def _window(self, number: int, unit: int, buffers: BatchBuffers, row: int) -> Future[None]:
+        if self._alone and self._loop is None:
             return self._pool.submit(self._read_and_decode, number, buffers, row)
-        if unit.bytes is None:
-            unit.bytes = self._fetch(unit.numbers)
-            unit.waiting = len(unit.numbers)
+        fetched = self._bytes_of(number, unit)
         done: Future[None] = Future()
 
         def decode(fetched: Future[dict[int, Fetched]]) -> None:
@@ -210,11 +212,22 @@ class Pipeline:
             except RuntimeError:  # closed in between
                 done.cancel()
 
-        unit.bytes.add_done_callback(hand_over)
-        unit.waiting -= 1
-        if not unit.waiting:
-            unit.bytes = None  # a future keeps its callbacks, and these the batch
+        fetched.add_done_callback(hand_over)
         return done
+
+    def _bytes_of(self, number: int, unit: int) -> Future[dict[int, Fetched]]:
+        """Return the bytes of the windows of a unit; to be called once for each of them."""
+        if unit not in self._units:
+            numbers = [number]
+            if not self._alone:
+                first, last = (np.searchsorted(self._sorted, unit, to) for to in ("left", "right"))
+                numbers = self._numbers[self._by_unit[first:last]].tolist()
+            self._units[unit] = _Unit(self._fetch(numbers), len(numbers))
+        found = self._units[unit]
+        found.waiting -= 1
+        if not found.waiting:  # a future keeps its callbacks, and these the batch
+            del self._units[unit]
+        return found.bytes
 
     def _fetch(self, numbers: list[int]) -> Future[dict[int, Fetched]]:
         if self._loop is not None:

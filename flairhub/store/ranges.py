@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
@@ -128,6 +128,10 @@ class RangeReader:
         self.traffic = Traffic()
         self._waited_for: dict[ByteRange, asyncio.Task[Body]] = {}
         self._opened = lru_cache(maxsize=OPEN_FILES)(_OpenFile)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave traffic and open files behind."""
+        return partial(type(self), retry_s=self.retry_s, cache=self.cache), ()
 
     def run(self, reads: Reads[T]) -> T:
         """Return what a reader makes of its bytes, read one after another in this thread.
