@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flairhub.errors import ConversionError, FlairHubError
 from flairhub.store.access import Location
+from flairhub.store.asking import storage_reason
 from flairhub.store.local import local_path
 
 if TYPE_CHECKING:
@@ -24,8 +27,11 @@ Result = TypeVar("Result")
 RETRIES = 2
 """How often a job is done again after an error that is not the data's."""
 
-WORKERS_WITHIN_S = 30.0
-"""How long a cluster that has no worker is waited for."""
+WORKERS_WITHIN_S = 60.0
+"""How long a cluster that has no worker, or has lost all, is waited for."""
+
+_LOOKED_AT_EVERY_S = 1.0
+"""How often it is asked for its workers while no job ends."""
 
 AHEAD = 2
 """Jobs a worker that are sent at a time: it is never idle, and the scheduler's memory is flat."""
@@ -38,6 +44,10 @@ asking for it again with every raster doubles the time that a ROI takes."""
 
 _SPAWN_ENVIRONMENT = {"PYTHONHASHSEED", "__DASK_PARENT_PID", "DASK_SCHEDULER_ADDRESS"}
 """What Dask sets besides in the process that starts its workers."""
+
+
+_LOGS = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+"""Those of Dask's logs that have a level of their own."""
 
 
 class Engine(AbstractContextManager["Engine"]):
@@ -56,12 +66,14 @@ class Engine(AbstractContextManager["Engine"]):
         self.scheduler = scheduler
         self._stack = ExitStack()
         self._client: Client | None = None
+        self._done = 0  # jobs on other processes
 
     def __exit__(self, kind: object, *_: object) -> None:
         """Send the processes home."""
         self._client = None
         if kind is not None:  # an interrupted job is no news; what matters is being raised
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            for log in _LOGS:
+                log.setLevel(logging.CRITICAL)
         self._stack.close()
 
     def run(
@@ -80,7 +92,8 @@ class Engine(AbstractContextManager["Engine"]):
         Raises
         ------
         ConversionError
-            If the cluster cannot be reached, or a job fails for another reason than its data.
+            If the cluster cannot be reached, is lost, or has no workers for `WORKERS_WITHIN_S`; or
+            a job fails for another reason than its data.
         """
         if self.scheduler is None and (self.workers == 1 or len(jobs) == 1):
             for job in jobs:
@@ -91,35 +104,66 @@ class Engine(AbstractContextManager["Engine"]):
     def _distribute(
         self, jobs: Sequence[Job], function: Callable[[Job], Result]
     ) -> Iterator[tuple[Job, Result | FlairHubError]]:
-        from distributed import as_completed
-
         client = self._client or self._connect()
-        threads = self._threads(client) if self.scheduler else self.workers
         waiting = iter(jobs)
-        running = {}
+        running: dict[Future[Any], Job] = {}
 
-        def send(number: int) -> list[Future[Any]]:
-            sent = []
+        def send(number: int) -> None:
             for job in islice(waiting, number):
                 future = client.submit(_attempt, function, job, pure=False, retries=RETRIES)
                 running[future] = job
-                sent.append(future)
-            return sent
 
-        finished = as_completed(send(AHEAD * max(threads, 1)))
-        for future in finished:
-            job = running.pop(future)
-            if future.status != "finished":
-                failure = future.exception()
-                if isinstance(failure, FlairHubError):
-                    raise failure
-                msg = f"A worker failed, {RETRIES + 1} times: {failure}"
-                raise ConversionError(msg) from failure
-            result = future.result()
-            future.release()  # the scheduler forgets it
-            for more in send(1):
-                finished.add(more)
-            yield job, result
+        try:
+            send(AHEAD * (self._threads(client) if self.scheduler else self.workers))
+            while running:
+                for future in self._finished(client, running):
+                    try:
+                        result = _result(future)
+                    except TimeoutError:  # lost with its worker, and being made again
+                        continue
+                    job = running.pop(future)
+                    future.release()  # the scheduler forgets it
+                    send(1)
+                    self._done += 1
+                    yield job, result
+        except (OSError, CancelledError) as error:
+            reason = storage_reason(error)
+            msg = f"The Dask scheduler {self._place} was lost ({reason}). {self._where_it_stands}"
+            raise ConversionError(msg) from error
+
+    def _finished(self, client: Client, running: Iterable[Future[Any]]) -> set[Future[Any]]:
+        """Return the futures that are done, one at least; workers that are lost may come back."""
+        from distributed import wait
+
+        lost_at: float | None = None
+        while True:
+            with suppress(TimeoutError):
+                every_s = min(_LOOKED_AT_EVERY_S, WORKERS_WITHIN_S)
+                found = wait(list(running), timeout=every_s, return_when="FIRST_COMPLETED")
+                return set(found.done)
+            if client.nthreads():
+                lost_at = None
+            elif lost_at is None:
+                lost_at = time.monotonic()
+                logger.warning("%s has lost all its workers; waiting for others", self._place)
+            elif time.monotonic() - lost_at > WORKERS_WITHIN_S:
+                msg = (
+                    f"The Dask scheduler {self._place} has lost all its workers, and none came "
+                    f"back in {WORKERS_WITHIN_S:g} s. {self._where_it_stands}"
+                )
+                raise ConversionError(msg)
+
+    @property
+    def _where_it_stands(self) -> str:
+        return (
+            f"{self._done} ROI(s) are done; with a scheduler that has workers, the same command "
+            "goes on with the rest."
+        )
+
+    @property
+    def _place(self) -> str:
+        """The scheduler, for messages."""
+        return self.scheduler or "of this machine"
 
     def _threads(self, client: Client) -> int:
         """Return what a cluster can do at a time; a new one may still be starting its workers."""
@@ -133,7 +177,7 @@ class Engine(AbstractContextManager["Engine"]):
                 f"{WORKERS_WITHIN_S:g} s. Start some, such as: dask worker {self.scheduler}"
             )
             raise ConversionError(msg) from error
-        return sum(client.nthreads().values())
+        return max(sum(map(int, client.nthreads().values())), 1)
 
     def _connect(self) -> Client:
         import dask
@@ -167,8 +211,7 @@ class Engine(AbstractContextManager["Engine"]):
             self._client = self._stack.enter_context(Client(cluster))
         except (OSError, ValueError, RuntimeError) as error:
             self._stack.close()
-            place = self.scheduler or "of this machine"
-            msg = f"The Dask scheduler {place} cannot be reached: {error}"
+            msg = f"The Dask scheduler {self._place} cannot be reached: {error}"
             raise ConversionError(msg) from error
         return self._client
 
@@ -176,13 +219,14 @@ class Engine(AbstractContextManager["Engine"]):
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Have Dask tell of errors alone, not of every connection and worker that is sent home."""
-    log = logging.getLogger("distributed")
-    before = log.level
-    log.setLevel(logging.ERROR)
+    before = [log.level for log in _LOGS]
+    for log in _LOGS:
+        log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(before)
+        for log, level in zip(_LOGS, before, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager
@@ -206,6 +250,17 @@ def _without_leaks(usual: Mapping[str, object]) -> Iterator[None]:
         for name in names:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+def _result(future: Future[Any]) -> Any:  # noqa: ANN401 - what the job returned
+    """Return what a future holds; raises `TimeoutError` where that is lost since it was done."""
+    if future.status != "error":
+        return future.result(timeout=WORKERS_WITHIN_S)
+    failure = future.exception()
+    if isinstance(failure, FlairHubError):
+        raise failure
+    msg = f"A worker failed, {RETRIES + 1} times: {failure}"
+    raise ConversionError(msg) from failure
 
 
 def _attempt(function: Callable[[Job], Result], job: Job) -> Result | FlairHubError:

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dask
@@ -92,6 +94,67 @@ def test_workers_in_another_folder_find_source_and_target(
         assert verify(FlairHubTree(domain_tree.name), root, scheduler=address).findings == []
         assert verify_checksums(root, scheduler=address).findings == []
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@contextmanager
+def _worker(scheduler: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that no nanny starts again."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler]
+    settings = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--worker-port", "0"]
+    with subprocess.Popen([*command, *settings], stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _sleep(scheduler: str, jobs: Sequence[float], after_first: Callable[[], object]) -> list[float]:
+    done = []
+    with Engine(scheduler=scheduler) as engine:
+        for job, _ in engine.run(jobs, time.sleep):
+            done.append(job)
+            if len(done) == 1:
+                after_first()
+    return done
+
+
+def _threads() -> set[threading.Thread]:
+    """Return the threads of this process, but for the one that Dask keeps for all clusters."""
+    return {one for one in threading.enumerate() if not one.name.startswith("Dask-Offload")}
+
+
+def test_a_cluster_that_loses_all_its_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with _cluster(0) as address, _worker(address) as worker:
+        before = _threads()
+
+        def lose() -> None:
+            monkeypatch.setattr(engine_module, "WORKERS_WITHIN_S", 0.5)
+            worker.kill()
+
+        with pytest.raises(ConversionError) as caught:
+            _sleep(address, [0.0, 600.0, 600.0], lose)
+        for part in (f"{address} has lost all its workers", "in 0.5 s", "1 ROI(s) are done"):
+            assert part in str(caught.value)
+        assert _threads() <= before
+
+
+def test_workers_that_come_back_go_on() -> None:
+    with _cluster(0) as address, ExitStack() as workers:
+        first = workers.enter_context(_worker(address))
+
+        def replace() -> None:
+            first.kill()
+            workers.enter_context(_worker(address))
+
+        assert sorted(_sleep(address, [0.0, 1.0, 0.0], replace)) == [0.0, 0.0, 1.0]
+
+
+def test_a_scheduler_that_is_lost_is_told() -> None:
+    with ExitStack() as stack:
+        address = stack.enter_context(_cluster(0))
+        stack.enter_context(_worker(address))
+        with pytest.raises(ConversionError, match=rf"{address} was lost .* 1 ROI\(s\) are done"):
+            _sleep(address, [0.0, 600.0], stack.close)
 
 
 @contextmanager
