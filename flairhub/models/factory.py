@@ -138,7 +138,7 @@ def _raster_encoder(
     config: ModelConfig, raster: Modality, bands: int, first_reduction: int, lead: Modality
 ) -> MapEncoder:
     name = config.encoders.get(raster.key, config.encoder)
-    timm: Callable[..., MapEncoder] = partial(RasterEncoder, name)
+    timm: Callable[..., MapEncoder] = partial(RasterEncoder, name, image=raster.patch_px)
     ratio = lead.resolution_m / raster.resolution_m
     return RASTER_ENCODERS.get(name, timm)(
         bands,

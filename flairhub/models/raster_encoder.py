@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
+from contextlib import suppress
 
-import timm
-import torch
 from torch import Tensor, nn
 
-from flairhub.errors import ConfigError, did_you_mean
+from flairhub.errors import ConfigError, GridError
+from flairhub.models.alignment import Size, next_multiple, pad_to, resize
 from flairhub.models.encoder import MapEncoder
+from flairhub.models.timm_networks import create_pyramid, measure
 
 _SLACK = 1.01
 """Reductions made from metres are not whole: 0.2 m x 32 / 1.6 m."""
@@ -30,6 +29,9 @@ class RasterEncoder(MapEncoder):
         At least one level is kept.
     pretrained
         Start from timm's published weights, whose first layer timm adapts to `bands`.
+    image
+        Side of the largest rasters, pixels, for networks that must be made for one size; they are
+        made for timm's usual one where absent, or where they do not take another.
 
     Attributes
     ----------
@@ -41,7 +43,8 @@ class RasterEncoder(MapEncoder):
     Raises
     ------
     ConfigError
-        If timm has no such network, it has no pyramid, or its weights cannot be fetched.
+        If timm has no such network, it has no pyramid, fails on so many bands, or its weights
+        cannot be fetched.
 
     References
     ----------
@@ -57,13 +60,25 @@ class RasterEncoder(MapEncoder):
         min_reduction: float = 1,
         max_reduction: float = 32,
         pretrained: bool = False,
+        image: int | None = None,
     ) -> None:
         super().__init__()
-        every = _reductions(name)
+        whole = measure(name, bands)
+        deepest = dict(zip(whole.reductions, whole.levels, strict=True))
+        if len(deepest) == 1 or sorted(whole.reductions) != list(whole.reductions):
+            msg = (
+                f"{name!r} has no pyramid (reductions {whole.reductions}); choose a convolutional "
+                "network."
+            )
+            raise ConfigError(msg)
         low, high = min_reduction / _SLACK, max_reduction * _SLACK
-        kept = [i for i, r in enumerate(every) if low <= r <= high] or [0]
-        self.reductions = tuple(every[i] for i in kept)
-        network = _create(name, in_chans=bands, out_indices=kept, pretrained=pretrained)
+        self.reductions = tuple(r for r in deepest if low <= r <= high) or whole.reductions[:1]
+        kept = tuple(deepest[r] for r in self.reductions)
+        self._name, self._form, options = name, measure(name, bands, kept), {}
+        if self._form.only and image:
+            with suppress(ConfigError):
+                self._form, options = measure(name, bands, kept, image), {"img_size": image}
+        network = create_pyramid(name, bands, out_indices=kept, pretrained=pretrained, **options)
         self.channels = tuple(network.feature_info.channels())
         self.network: nn.Module = network
 
@@ -73,37 +88,43 @@ class RasterEncoder(MapEncoder):
         Parameters
         ----------
         raster : Tensor, shape (B, bands, H, W), float32
-            Sides are multiples of the last reduction.
+            Of any size, unless the network takes images of one size alone, which the raster must
+            not exceed. It is padded to what the network takes, and maps are cut again.
 
         Returns
         -------
         list of Tensor, shapes (B, channels[i], H / reductions[i], W / reductions[i])
-            Finest first.
+            Finest first; sides are rounded up.
+
+        Raises
+        ------
+        GridError
+            If the raster is larger than the only size that the network takes.
         """
-        maps: list[Tensor] = self.network(raster)
-        return maps
+        size = (raster.shape[-2], raster.shape[-1])
+        padded = self._taken(size)
+        maps: list[Tensor] = self.network(pad_to(raster, padded))
+        found = []
+        for one, reduction in zip(maps, self.reductions, strict=True):
+            whole = resize(one, _reduced(padded, reduction))
+            height, width = _reduced(size, reduction)
+            found.append(whole if padded == size else whole[..., :height, :width])
+        return found
+
+    def _taken(self, size: Size) -> Size:
+        """Return the size, not below the given one, that the network takes."""
+        only = self._form.only
+        if only is None:
+            return next_multiple(size, self._form.step)
+        if max(size) > only:
+            msg = (
+                f"The encoder {self._name!r} takes rasters of {only} x {only} pixels alone, to "
+                f"which smaller ones are padded; got {size[0]} x {size[1]}. Take smaller windows, "
+                "or an encoder without a fixed size: convolutional, Swin, MaxViT."
+            )
+            raise GridError(msg)
+        return only, only
 
 
-def _create(name: str, **options: Any) -> Any:  # noqa: ANN401 - timm is untyped
-    if not timm.is_model(name.partition(".")[0]):
-        msg = f"timm has no network {name!r}. {did_you_mean(name, timm.list_models()[:2000])}"
-        raise ConfigError(msg)
-    if name.startswith("swin"):  # fixed to its training size unless told otherwise
-        options["strict_img_size"] = False
-    try:
-        # The getter builds no layer past the last level, and gives (B, C, H, W) from any network.
-        return timm.create_model(name, features_only=True, feature_cls="getter", **options)
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        wish = "published weights of" if options.get("pretrained") else "pyramid of"
-        msg = f"timm cannot give the {wish} {name!r}: {error}"
-        raise ConfigError(msg) from error
-
-
-def _reductions(name: str) -> tuple[int, ...]:
-    """Return a network's reductions without allocating its weights."""
-    with torch.device("meta"):
-        reductions = tuple(_create(name).feature_info.reduction())
-    if any(finer >= coarser for finer, coarser in pairwise(reductions)):
-        msg = f"{name!r} has no pyramid (reductions {reductions}); choose a convolutional network."
-        raise ConfigError(msg)
-    return reductions
+def _reduced(size: Size, reduction: int) -> Size:
+    return -(-size[0] // reduction), -(-size[1] // reduction)

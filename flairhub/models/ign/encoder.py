@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import timm
 import torch
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder as get_smp_encoder
@@ -23,9 +22,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from flairhub.errors import ConfigError, GridError, did_you_mean
+from flairhub.errors import ConfigError, GridError
 from flairhub.models.alignment import Size
 from flairhub.models.ign import swin
+from flairhub.models.timm_networks import create
 
 REDUCTIONS = (2, 4, 8, 16, 32)
 """Pixels of the image per pixel of the maps that decoders take."""
@@ -124,7 +124,7 @@ class SwinEncoder(nn.Module):
         self.out_channels = self.model.channels
         if pretrained:
             options = {"features_only": True, "in_chans": bands, "img_size": image}
-            self.model.load_state_dict(_timm(name, pretrained=True, **options).state_dict())
+            self.model.load_state_dict(create(name, pretrained=True, **options).state_dict())
 
     @property
     def checkpointing(self) -> bool:
@@ -147,16 +147,16 @@ class TimmEncoder(nn.Module):
     def __init__(self, name: str, bands: int, image: Size, pretrained: bool) -> None:
         super().__init__()
         with torch.device("meta"):
-            found = _timm(name, features_only=True).feature_info.reduction()
+            found = create(name, features_only=True).feature_info.reduction()
         places = [i for i, reduction in enumerate(found) if reduction in REDUCTIONS]
         if tuple(found[i] for i in places)[-4:] != REDUCTIONS[1:]:
             msg = f"{name!r} has maps at 1/{found}; a pyramid has them at 1/{REDUCTIONS[1:]}."
             raise ConfigError(msg)
         options = {"features_only": True, "in_chans": bands, "out_indices": places}
         try:
-            network = _timm(name, pretrained=pretrained, img_size=image, **options)
+            network = create(name, pretrained=pretrained, img_size=image, **options)
         except ConfigError:  # convolutional networks know no size
-            network = _timm(name, pretrained=pretrained, **options)
+            network = create(name, pretrained=pretrained, **options)
         self.model: nn.Module = network
         self.out_channels = tuple(network.feature_info.channels())
         self._channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
@@ -199,14 +199,3 @@ ENCODERS: dict[str, EncoderMaker] = {
     swin.NAME: SwinEncoder,
 }
 """What makes the encoders whose names match a regular expression; the last entry that does."""
-
-
-def _timm(name: str, **options: Any) -> Any:  # noqa: ANN401 - timm is untyped
-    if not timm.is_model(name.partition(".")[0]):
-        msg = f"timm has no network {name!r}. {did_you_mean(name, timm.list_models()[:2000])}"
-        raise ConfigError(msg)
-    try:
-        return timm.create_model(name, **options)
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        msg = f"timm cannot make an encoder {name!r} with {options}: {error}"
-        raise ConfigError(msg) from error
