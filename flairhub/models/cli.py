@@ -151,6 +151,9 @@ def import_weights(
         typer.Option(help="Bands of a modality where the file does not tell: KEY=red,green,blue."),
     ] = None,
     encoder: Encoder = None,
+    fusion: Annotated[
+        str | None, typer.Option(help="Fusion where several have such names and shapes.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which published model and options weights fit; write them with their metadata."""
@@ -158,7 +161,7 @@ def import_weights(
     from flairhub.models.saving import save
 
     opened = open_source(file)
-    identity = opened.identify(encoder).with_bands(_parse_bands(bands or []))
+    identity = opened.identify(encoder, fusion).with_bands(_parse_bands(bands or []))
     about: dict[str, Any] = {"source": opened.name, "published": opened.card}
     saved = save(opened.tensors, out, identity, **about) if out else None
     if as_json:
@@ -260,6 +263,8 @@ def _print_identity(console: Console, name: str, identity: Identity) -> None:
         grid.add_row(f"  to {task}", f"{classes} classes")
     if plain["encoder"]:
         grid.add_row("  network", f"{plain['encoder']}, {plain['decoder']}")
+    if plain["fusion"] and len(plain["modalities"]) > 1:
+        grid.add_row("  fusion", plain["fusion"])
     if plain["aux"]:
         grid.add_row("  auxiliary", ", ".join(plain["aux"]))
     console.print(grid)

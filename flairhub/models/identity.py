@@ -9,6 +9,7 @@ from typing import Any
 from flairhub.errors import CheckpointError, ConfigError
 from flairhub.modalities import get_modality
 from flairhub.models.flair.options import FlairOptions
+from flairhub.models.ign.options import IgnOptions
 from flairhub.models.published import ModelOptions, options_of
 from flairhub.models.zoo import BANDS, CARDS, ModelCard
 
@@ -97,6 +98,7 @@ class Identity:
             "sizes": {key: options.size_of(key) for key in options.modalities},
             "encoder": options.encoder if options.images else None,
             "decoder": options.decoder if options.images else None,
+            "fusion": options.fusion if isinstance(options, IgnOptions) else None,
             "aux": list(options.aux),
             "metadata": getattr(options, "metadata", "none"),
             "differences": list(self.differences),
@@ -185,6 +187,9 @@ def _differences(options: ModelOptions, card: ModelCard | None) -> tuple[str, ..
     for task, number in options.tasks.items():
         if number != published.tasks[task]:
             found.append(f"{number} classes of {task} in place of {published.tasks[task]}")
+    fusions = [getattr(one, "fusion", None) for one in (options, published)]
+    if fusions[0] != fusions[1]:
+        found.append(f"fusion {fusions[0]} in place of {fusions[1]}")
     form, usual = (getattr(one, "metadata", None) for one in (options, published))
     if form != usual:
         found.append(f"metadata of the form {form} in place of {usual}")

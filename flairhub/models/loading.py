@@ -61,9 +61,15 @@ class Source:
     card: ModelCard | None = None
     known_bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def identify(self, encoder: str | None = None) -> Identity:
+    def identify(self, encoder: str | None = None, fusion: str | None = None) -> Identity:
         """Say what the weights fit: their header tells, or the registry and their shapes do."""
-        identity = read_header(self.metadata) or identify(self.tensors, encoder=encoder)
+        identity = read_header(self.metadata)
+        if identity is None:
+            identity = identify(self.tensors, encoder=encoder, fusion=fusion)
+        elif other := {encoder, fusion} - {None, *_blocks(identity)}:
+            told = " and ".join(_blocks(identity))
+            msg = f"{self.name} tells that it has {told}; {other.pop()!r} cannot take their place."
+            raise CheckpointError(msg)
         if self.card is not None and identity.card is not self.card:
             msg = (
                 f"{self.name} should hold {self.card.id} but fits {identity.id or 'no published'} "
@@ -156,6 +162,7 @@ def load(
     given = named_bands({} if file_bands is None else file_bands)
     rules = Rules(adapt_windows, adapt_heads, adapt_bands, _texts(fresh), _texts(drop))
     encoder = options.get("encoder")
+    fusion = options.get("fusion") if model is None else None  # else it is the model's
     opened = open_source(
         source,
         encoder=encoder,
@@ -164,7 +171,7 @@ def load(
         offline=offline,
         cache_dir=cache_dir,
     )
-    identity = _identify(opened, encoder, needed=model is None)
+    identity = _identify(opened, encoder, fusion, needed=model is None)
     if identity:
         identity = identity.with_bands(given)
     found = {**identity.bands} if identity else given
@@ -243,10 +250,17 @@ def _refuse(what: str, **given: str | None) -> None:
         raise WeightsSourceError(msg)
 
 
-def _identify(source: Source, encoder: str | None, *, needed: bool) -> Identity | None:
+def _blocks(identity: Identity) -> list[str]:
+    """Return the encoder and the fusion that a header tells."""
+    return [getattr(identity.options, what, "none") for what in ("encoder", "fusion")]
+
+
+def _identify(
+    source: Source, encoder: str | None, fusion: str | None, *, needed: bool
+) -> Identity | None:
     """Say what weights fit; None where that is not known and not needed."""
     try:
-        return source.identify(encoder)
+        return source.identify(encoder, fusion)
     except CheckpointError:
         if needed:
             raise

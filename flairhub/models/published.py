@@ -10,6 +10,7 @@ from flairhub.models.flair.unet import FlairUnet
 from flairhub.models.flair.utt import TextureTime
 from flairhub.models.ign.network import IgnNetwork
 from flairhub.models.ign.options import IgnOptions
+from flairhub.models.registry import import_own_blocks
 from flairhub.models.zoo import ModelCard, get_card
 
 ModelOptions = IgnOptions | FlairOptions
@@ -55,6 +56,7 @@ def build(model: str | ModelOptions, **changes: Any) -> Any:
     >>> sum(p.numel() for p in build("LC-G").parameters())
     922487
     """
+    import_own_blocks()
     given = options_of(get_card(model)) if isinstance(model, str) else model
     if not isinstance(given, ModelOptions):
         msg = f"build takes the id of a published model, IgnOptions or FlairOptions; got {model!r}."

@@ -11,10 +11,13 @@ from flairhub.models.flair import recognition as flair
 from flairhub.models.identity import Identity, untold_bands, usual_bands
 from flairhub.models.ign import recognition as ign
 from flairhub.models.published import ModelOptions
+from flairhub.models.registry import import_own_blocks
 from flairhub.models.weight_files import tensors_in
 
 
-def identify(state: Mapping[str, Any], *, encoder: str | None = None) -> Identity:
+def identify(
+    state: Mapping[str, Any], *, encoder: str | None = None, fusion: str | None = None
+) -> Identity:
     """Say which network tensors by name belong to.
 
     Parameters
@@ -25,20 +28,23 @@ def identify(state: Mapping[str, Any], *, encoder: str | None = None) -> Identit
     encoder
         Of the images of a network of IGN's form, where names and shapes do not tell: networks of
         timm whose padding alone differs have the same.
+    fusion
+        Of a network of IGN's form, where several that are registered have such names and shapes.
 
     Raises
     ------
     CheckpointError
         If it is neither of IGN's form nor a baseline of FLAIR#1 or FLAIR#2, or lacks what decides
-        the form, or has another encoder.
+        the form, or has another encoder or fusion, or one that is not known.
     """
+    import_own_blocks()
     tensors = tensors_in(state, "the state dict")
     _, own = naming.unwrap(tensors)
     shapes = {name: tuple(tensors[full].shape) for name, full in own.items()}
     options: ModelOptions
     notes: tuple[str, ...] = ()
     if naming.modalities_in(shapes) and naming.tasks_in(shapes):
-        options, notes = ign.recognise(shapes, encoder)
+        options, notes = ign.recognise(shapes, encoder, fusion)
     elif flair.is_baseline(shapes):
         options = flair.recognise(shapes)
     else:

@@ -18,14 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flairhub.errors import CheckpointError, UnknownNameError
+from flairhub.errors import CheckpointError, UnknownNameError, did_you_mean
 from flairhub.models import names as naming
 from flairhub.models.flair.options import FlairOptions
 from flairhub.models.identity import Identity, check_bands
+from flairhub.models.ign.decoder import DECODERS
+from flairhub.models.ign.fusion import FUSIONS
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.matching import Plan, Rules, match
 from flairhub.models.mlm import describe, item
 from flairhub.models.published import ModelOptions, build
+from flairhub.models.registry import import_own_blocks
 from flairhub.models.weight_files import write_weights
 from flairhub.models.weights import fit_or_raise
 from flairhub.models.zoo import ModelCard
@@ -142,6 +145,7 @@ def read_header(metadata: Mapping[str, str]) -> Identity | None:
         frozen: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         form = _FORMS[content.get("form", "flair-hub")]
         options: ModelOptions = form(**frozen)
+        _check_blocks(options)
         bands = {key: tuple(found) for key, found in content["bands"].items()}
         for key, found in bands.items():
             check_bands(key, found)
@@ -151,6 +155,20 @@ def read_header(metadata: Mapping[str, str]) -> Identity | None:
         msg = f"The header 'flairhub' of the file is damaged: {error}."
         raise CheckpointError(msg) from error
     return Identity.of(options, bands)
+
+
+def _check_blocks(options: ModelOptions) -> None:
+    """Refuse blocks of the user's own that are not registered here."""
+    import_own_blocks()
+    for what, known in (("fusion", FUSIONS), ("decoder", DECODERS)):
+        name = getattr(options, what, None)
+        if isinstance(options, IgnOptions) and name not in known:
+            msg = (
+                f"The network of the file has a {what} {name!r}, which is not known here. "
+                f"{did_you_mean(str(name), known)} Enter it in flairhub.models.ign.{what}."
+                f"{what.upper()}S before, as the file that FLAIRHUB_BLOCKS names can."
+            )
+            raise CheckpointError(msg)
 
 
 def _plain(identity: Identity) -> dict[str, Any]:

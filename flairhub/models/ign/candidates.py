@@ -22,6 +22,7 @@ from flairhub.errors import CheckpointError, ConfigError
 from flairhub.models import names
 from flairhub.models.ign.decoder import DECODERS, MapDecoder
 from flairhub.models.ign.encoder import MonoEncoder
+from flairhub.models.ign.fusion import FUSIONS
 from flairhub.models.ign.swin import SIZES
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -160,6 +161,60 @@ def tell_decoder(shapes: Shapes, channels: tuple[int, ...]) -> str:
     msg = (
         f"The decoder, on maps of {channels} channels, is none of {', '.join(DECODERS)}: {shown}, "
         "... One of your own must be entered in flairhub.models.ign.decoder.DECODERS before."
+    )
+    raise CheckpointError(msg)
+
+
+def tell_fusion(
+    shapes: Shapes, channels: Mapping[str, tuple[int, ...]], reference: str | None, name: str | None
+) -> str:
+    """Say which fusion tensors belong to.
+
+    Parameters
+    ----------
+    shapes
+        Of all tensors, by name without wrappers.
+    channels, reference
+        See `flairhub.models.ign.fusion.FusionMaker`.
+    name
+        Of the fusion, where it is known.
+
+    Raises
+    ------
+    CheckpointError
+        If none that is registered has such tensors, or more than one, or not the one named.
+    """
+    given = {n: s for n, s in shapes.items() if n.startswith("fusion_handler.")}
+    fitting = []
+    for one, make in FUSIONS.items():
+        try:
+            with torch.device("meta"):
+                made = _shapes_of(make(channels, reference))
+        except Exception:  # each one's own, that is only tried
+            continue
+        expected = {f"fusion_handler.{n}": s for n, s in made.items()}
+        unused = names.dead_parameters([*shapes, *expected])  # files may lack these
+        if _essential(given) == {
+            n: s for n, s in expected.items() if n in given or n not in unused
+        }:
+            fitting.append(one)
+    if name is None and (len(channels) == 1 or reference is None):  # it lies idle
+        return (*fitting, "concat")[0]
+    for one in fitting:
+        if one == name or (name is None and len(fitting) == 1):
+            return one
+    shown = ", ".join(list(given)[:3]) or "no tensors"
+    known = f"those registered are {', '.join(FUSIONS)}"
+    if name is not None:
+        what = f"The file's fusion is not {name!r}: {shown}; {known}."
+    elif fitting:
+        what = f"The fusion is one of {', '.join(fitting)}, of the same names and shapes."
+    else:
+        what = f"The file's fusion is not known: {shown}; {known}."
+    msg = (
+        f"{what} Say which it is by identify(..., fusion=NAME) or `flairhub models import --fusion "
+        "NAME`; enter one of your own in flairhub.models.ign.fusion.FUSIONS before, as the file "
+        "that FLAIRHUB_BLOCKS names can."
     )
     raise CheckpointError(msg)
 

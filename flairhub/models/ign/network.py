@@ -18,7 +18,7 @@ from flairhub.models.alignment import Size, resize
 from flairhub.models.ign.decoder import MapDecoder
 from flairhub.models.ign.encoder import MonoEncoder
 from flairhub.models.ign.fusion import FUSIONS
-from flairhub.models.ign.options import IgnOptions, fitted_widths, task_name
+from flairhub.models.ign.options import IgnOptions, fitted_widths, map_channels, task_name
 from flairhub.models.ign.resampling import enlarge
 from flairhub.models.ign.utae import UTAE, SeriesMaps
 from flairhub.models.scores import Scores
@@ -42,7 +42,6 @@ class IgnNetwork(nn.Module):
         self.options = options
         self.encoders = nn.ModuleDict()
         self._names = {key: get_modality(key).source_name for key in options.modalities}
-        channels: dict[str, tuple[int, ...]] = {}
         images: dict[str, MonoEncoder] = {}
         for key in options.images:
             side = options.size_of(key)
@@ -54,11 +53,8 @@ class IgnNetwork(nn.Module):
                 checkpointing=options.checkpointing,
             )
             self.encoders[self._names[key]] = images[key]
-            has_half = images[key].channels[0] > 0
-            # with a map at 1/2 the image itself counts as a map, though no decoder looks at it
-            extra = (options.bands_of(key),) if has_half else ()
-            channels[key] = (*extra, *(n for n in images[key].channels if n))
         self.reference = options.images[0] if options.images else None
+        channels = map_channels(options, {key: one.channels for key, one in images.items()})
         widths, decoder_widths = options.series_widths, options.series_decoder_widths
         if self.reference:
             widths = fitted_widths(widths, len(channels[self.reference]))
@@ -67,7 +63,6 @@ class IgnNetwork(nn.Module):
             series = UTAE(options.bands_of(key), widths, decoder_widths, options.out_widths)
             series.checkpointing = options.checkpointing
             self.encoders[self._names[key]] = series
-            channels[key] = series.channels
         if options.fusion not in FUSIONS:
             hint = did_you_mean(options.fusion, FUSIONS)
             msg = f"There is no fusion {options.fusion!r}. {hint}"

@@ -229,6 +229,29 @@ def task_name(task: str) -> str:
     return task
 
 
+def map_channels(
+    options: IgnOptions, images: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Return the channels of the maps that are fused, by modality, in the order in which they meet.
+
+    Parameters
+    ----------
+    options
+        Of the network.
+    images
+        Channels of the maps of every image, by modality, as `MonoEncoder` has them.
+    """
+    result = {}
+    for key, found in images.items():
+        # with a map at 1/2 the image itself counts as a map, though no decoder looks at it
+        extra = (options.bands_of(key),) if found[0] else ()
+        result[key] = (*extra, *(n for n in found if n))
+    widths = options.series_decoder_widths
+    if options.images:
+        widths = fitted_widths(options.series_widths, len(result[options.images[0]]))
+    return result | {key: tuple(reversed(widths)) for key in options.series}
+
+
 def fitted_widths(widths: Iterable[int], levels: int) -> tuple[int, ...]:
     """Return as many widths as an image's encoder has levels, powers of two.
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 from flairhub.errors import CheckpointError, UnknownNameError
 from flairhub.modalities import get_modality
 from flairhub.models import names
-from flairhub.models.ign.candidates import Shapes, tell_decoder, tell_encoder
-from flairhub.models.ign.options import IgnOptions, task_name
+from flairhub.models.ign.candidates import Shapes, tell_decoder, tell_encoder, tell_fusion
+from flairhub.models.ign.options import IgnOptions, map_channels, task_name
 from flairhub.models.zoo import BANDS, SWIN_BASE
 from flairhub.nomenclatures import NOMENCLATURES
 
 
-def recognise(shapes: Shapes, encoder: str | None = None) -> tuple[IgnOptions, tuple[str, ...]]:
+def recognise(
+    shapes: Shapes, encoder: str | None = None, fusion: str | None = None
+) -> tuple[IgnOptions, tuple[str, ...]]:
     """Return options, and notes on what the tensors do not tell.
 
     Parameters
     ----------
     shapes
         Of a state dict's tensors, by name without wrappers.
-    encoder
-        Of the images, where it is known.
+    encoder, fusion
+        Of the images, and of all modalities, where they are known.
 
     Raises
     ------
@@ -66,7 +68,10 @@ def recognise(shapes: Shapes, encoder: str | None = None) -> tuple[IgnOptions, t
         encoder=encoders[images[0]].name if images else SWIN_BASE,
         decoder=_decoder(shapes, encoders[images[0]].channels) if images else "upernet",
     )
-    return options, tuple(notes)
+    found = {modalities[name]: one.channels for name, one in encoders.items()}
+    reference = options.images[0] if images else None
+    fusion = tell_fusion(shapes, map_channels(options, found), reference, fusion)
+    return options.changed(fusion=fusion), tuple(notes)
 
 
 def _key_of(name: str) -> str:

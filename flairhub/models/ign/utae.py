@@ -145,7 +145,6 @@ class UTAE(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpointing = False
-        self.channels = tuple(reversed(decoder_widths))
         self.in_conv = ConvBlock((bands, widths[0], widths[0]), _groups_of)
         self.down_blocks = nn.ModuleList(DownBlock(*pair) for pair in pairwise(widths))
         self.temporal_encoder = LTAE(widths[-1])
