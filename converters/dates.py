@@ -11,6 +11,7 @@ import pyogrio
 
 from converters.files import SourceFile
 from converters.flairhub_raw import DATES, PATCH_ID
+from converters.reading import REQUESTS
 from flairhub.errors import SourceDataError
 
 _MISSING = {"", "<NA>", "None", "nan"}
@@ -37,6 +38,8 @@ def read_columns(file: SourceFile, wanted: Iterable[str]) -> dict[str, dict[str,
     place: str | bytes = file.url
     if file.member or "://" in file.url:
         place = file.read()
+    else:
+        REQUESTS.add()
     with warnings.catch_warnings():
         # of a table in memory: it has no name, and needs none
         warnings.filterwarnings("ignore", ".*non conformant file extension", RuntimeWarning)

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import os
-import weakref
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import Any, cast
 
+from converters.reading import REQUESTS, read_part, read_whole
+from converters.zips import FAULTS, open_zip
 from flairhub.errors import FlairHubError, SourceDataError
-from flairhub.modalities import MODALITIES
-from flairhub.store.access import filesystem_of, open_file, read_file
+from flairhub.store.access import filesystem_of
 from flairhub.store.asking import is_storage_error, storage_reason
 from flairhub.store.local import local_path
-
-MAX_RASTER_BYTES = 16 * max(
-    m.patch_px**2 * len(m.bands) * m.numpy_dtype.itemsize * (366 if m.temporal else 1)
-    for m in MODALITIES.values()
-)
-"""What a TIFF in a zip may grow to: the largest of the registry, a date a day, sixteenfold."""
-
-MAX_MEMBER_BYTES = 2 * 2**30
-"""What any other member may grow to; the dates of all patches of FLAIR-HUB are a fifth of it."""
-
-MAX_RATIO = 250
-"""How much a member may grow by that is larger than `SMALL_BYTES`. Deflate reaches 1032 at most,
-with zeros; a row of a table has an id and a place of its own, and reaches 30."""
-
-SMALL_BYTES = 2**26
-"""A member up to here does no harm: a mask of one class may well grow a thousandfold."""
-
-_OPEN_ZIPS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +50,16 @@ class SourceFile:
             If it cannot be read, or a zip's member does not have its checksum.
         """
         with _faults(self):
-            if self.member:
-                with _zip(self.url).open(self.member) as inside:
-                    # given no size, zipfile inflates all of a member that lies about its own
-                    return inside.read(self.size)
-            return read_file(self.url)
+            return self._member(self.size) if self.member else read_whole(self.url)
 
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Open the file to read parts of it.
-
-        Raises
-        ------
-        SourceDataError
-            If it cannot be opened.
-        """
+    def read_start(self, size: int) -> bytes:
+        """Return the first `size` bytes, or all where there are less; raises as `read`."""
         with _faults(self):
-            handle = _zip(self.url).open(self.member) if self.member else open_file(self.url)
-        with handle:
-            yield handle
+            size = min(size, self.size)
+            return self._member(size) if self.member else read_part(self.url, 0, size)
+
+    def _member(self, size: int) -> bytes:
+        return open_zip(self.url).read(self.member, size)
 
     def __str__(self) -> str:
         """Return the path; that of a zip and of its member are joined by ``!/``."""
@@ -114,11 +85,12 @@ class RawTree:
         # absolute: worker processes may be in another folder
         self.root = os.fspath(root).rstrip("/") if local is None else os.path.abspath(local)
         self._fs, self._base = filesystem_of(self.root)
+        self._asked_before = REQUESTS.made
         self._folders: set[str] = set()
         self._zips: dict[str, str] = {}
         self.files_here: dict[str, SourceFile] = {}
         """Files that lie directly in the root, by name; zips are not among them."""
-        for name, is_folder, size in self._list(self._base):
+        for name, is_folder, size in self._list():
             if _is_litter(name):
                 continue
             if is_folder:
@@ -127,6 +99,11 @@ class RawTree:
                 self._zips[name[:-4]] = self._url(name)
             else:
                 self.files_here[name] = SourceFile(self._url(name), size)
+
+    @property
+    def requests(self) -> int:
+        """How many requests for raw files this process has made since this folder was opened."""
+        return REQUESTS.made - self._asked_before
 
     @property
     def names(self) -> list[str]:
@@ -149,10 +126,18 @@ class RawTree:
         return {path: file for path, file in found.items() if not _is_litter(path)}
 
     def _walk(self, folder: str) -> dict[str, SourceFile]:
-        if "://" not in self.root:
-            return dict(_scan(os.path.join(self._base, folder), "", ()))
-        start = f"{self._base}/{folder}"
+        with self._listing():
+            found = self._walk_local(folder) if "://" not in self.root else self._walk_url(folder)
+        for names in _names_by_folder(found).values():
+            REQUESTS.add_listing(names)
+        return found
+
+    def _walk_local(self, folder: str) -> dict[str, SourceFile]:
+        return dict(_scan(os.path.join(self._base, folder), "", ()))
+
+    def _walk_url(self, folder: str) -> dict[str, SourceFile]:
         found = {}
+        start = f"{self._base}/{folder}"
         entries = self._fs.find(start, detail=True)
         for name, entry in cast("Mapping[str, Mapping[str, Any]]", entries).items():
             path = name.lstrip("/").removeprefix(start.lstrip("/")).lstrip("/")
@@ -162,27 +147,56 @@ class RawTree:
     def _url(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}"
 
-    def _list(self, path: str) -> list[tuple[str, bool, int]]:
-        """Return name, whether it is a folder, and size of what lies in a folder."""
-        try:
-            if not self._fs.isdir(path):
-                found = None
-            elif "://" not in self.root:  # fsspec would not follow links
-                found = [(e.name, *_kind_and_size(e)) for e in os.scandir(path)]
+    def _list(self) -> list[tuple[str, bool, int]]:
+        """Return name, whether it is a folder, and size of what lies in the root."""
+        msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
+        with self._listing():
+            if "://" not in self.root:  # fsspec would not follow links
+                if not os.path.isdir(self._base):
+                    raise SourceDataError(msg)
+                found = [(e.name, *_kind_and_size(e)) for e in os.scandir(self._base)]
             else:
+                entries = []
+                with suppress(FileNotFoundError):  # a file, or nothing
+                    entries = self._fs.ls(self._base, detail=True)
                 found = [
                     (_last(entry["name"]), entry["type"] == "directory", int(entry["size"] or 0))
-                    for entry in self._fs.ls(path, detail=True)
+                    for entry in entries
+                    if entry["name"].strip("/") != self._base.strip("/")
                 ]
+                if not found:
+                    raise SourceDataError(msg)
+        REQUESTS.add_listing(len(found))
+        return found
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        """Say what cannot be listed."""
+        try:
+            yield
+        except SourceDataError:
+            raise
         except Exception as error:  # obstore has errors of its own
             if not is_storage_error(error):
                 raise
             msg = f"{self.root} cannot be listed: {storage_reason(error)}."
             raise SourceDataError(msg) from error
-        if found is None:
-            msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
-            raise SourceDataError(msg)
-        return found
+
+
+def _names_by_folder(paths: Iterable[str]) -> Counter[str]:
+    """Return how many names lie directly in each folder, by its path; of files, all below one."""
+    names = Counter(path.rpartition("/")[0] for path in paths)
+    folders = set(names) - {""}
+    while folders:
+        above = Counter(folder.rpartition("/")[0] for folder in folders)
+        folders = above.keys() - names.keys() - {""}
+        names += above
+    return names
+
+
+def raw_tree(root: str | os.PathLike[str] | RawTree) -> RawTree:
+    """Return the folders of a raw dataset, which are listed once."""
+    return root if isinstance(root, RawTree) else RawTree(root)
 
 
 def _is_litter(path: str) -> bool:
@@ -226,53 +240,16 @@ def _kind_and_size(entry: os.DirEntry[str]) -> tuple[bool, int]:
 
 def _members(url: str, folder: str) -> dict[str, SourceFile]:
     found = {}
-    for info in _zip(url).infolist():
-        if info.is_dir():
-            continue
-        name = info.filename
-        parts = PurePosixPath(name).parts
-        # zipfile has already turned backslashes and cut at a NUL; what is left is checked here
-        odd = not parts or name.startswith("/") or ".." in parts or "\\" in name
-        if odd or ":" in parts[0]:
-            msg = (
-                f"{url} holds {name!r}, a path that leaves the zip. It is not one of IGN's: "
-                "fetch it again from its source."
-            )
-            raise SourceDataError(msg)
-        most = MAX_RASTER_BYTES if name.lower().endswith((".tif", ".tiff")) else MAX_MEMBER_BYTES
-        if info.file_size > SMALL_BYTES:
-            most = min(most, MAX_RATIO * info.compress_size)
-        if info.file_size > most:
-            msg = (
-                f"{url} holds {name!r}, which would grow from {info.compress_size:,} to "
-                f"{info.file_size:,} bytes; it is damaged or not one of IGN's."
-            )
-            raise SourceDataError(msg)
+    for info in open_zip(url).members():
+        parts = PurePosixPath(info.filename).parts
         # IGN's zips hold the folder of their own name
         inner = parts[1:] if parts[0] == folder and len(parts) > 1 else parts
-        found["/".join(inner)] = SourceFile(url, info.file_size, name)
-    return found
-
-
-@lru_cache(maxsize=_OPEN_ZIPS)
-def _zip(url: str) -> zipfile.ZipFile:
-    """Open a zip once a process: reading its directory costs more than reading a member."""
-    try:
-        handle = None if "://" not in url else open_file(url)
-        found = zipfile.ZipFile(handle or url)
-    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        msg = f"{url} cannot be opened as zip ({error}): it is damaged or cut short."
-        raise SourceDataError(msg) from error
-    if handle is not None:
-        weakref.finalize(found, handle.close)
+        found["/".join(inner)] = SourceFile(url, info.file_size, info.filename)
     return found
 
 
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
-
-
-_FAULTS = (EOFError, KeyError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @contextmanager
@@ -283,7 +260,7 @@ def _faults(file: SourceFile) -> Iterator[None]:
     except FlairHubError:
         raise
     except Exception as error:
-        if not (isinstance(error, _FAULTS) or is_storage_error(error)):
+        if not (isinstance(error, FAULTS) or is_storage_error(error)):
             raise
         msg = (
             f"{file} cannot be read ({storage_reason(error)}): it is damaged, cut short or out of "

@@ -26,7 +26,7 @@ from functools import cached_property
 from string import ascii_lowercase
 from typing import Any, ClassVar
 
-from converters.files import RawTree, SourceFile
+from converters.files import RawTree, SourceFile, raw_tree
 from converters.flair_raw import IMAGE, MASK, FlairFolder, Zone, parse_raster
 from converters.geometry import lattice_positions, lattices, overlapping, roi_grid
 from converters.rasters import read_grid
@@ -51,7 +51,8 @@ class Flair1Tree:
     Parameters
     ----------
     root
-        Path or URL of the folder that holds ``flair_aerial_train`` and its sisters.
+        Path or URL, or what is open of it, of the folder that holds ``flair_aerial_train`` and
+        its sisters.
 
     Raises
     ------
@@ -67,8 +68,8 @@ class Flair1Tree:
     )
     """Domains that IGN's baseline validates on; those of the test folders are test."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.tree = RawTree(root)
+    def __init__(self, root: str | os.PathLike[str] | RawTree) -> None:
+        self.tree = raw_tree(root)
         found = [FlairFolder.parse(name) for name in self.tree.names]
         self.folders = [folder for folder in found if folder]
         if not any(folder.kind == "aerial" for folder in self.folders):
@@ -89,6 +90,11 @@ class Flair1Tree:
     def root(self) -> str:
         """Folder or URL that it lies in."""
         return self.tree.root
+
+    @property
+    def requests(self) -> int:
+        """How many requests were made since it was opened, were it on object storage."""
+        return self.tree.requests
 
     @property
     def modalities(self) -> Sequence[Modality]:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
-from converters.files import RawTree, SourceFile
+from converters.files import RawTree, SourceFile, raw_tree
 from converters.flair2 import SERIES, Flair2Tree
 from converters.flair_raw import IMAGE, MASK, Part, Zone, zone_path
 from flairhub.errors import InvalidIdError, SourceDataError
@@ -79,7 +79,7 @@ class FlairHuggingFaceTree(Flair2Tree):
     Parameters
     ----------
     root
-        Path or URL of the folder that holds ``data`` and ``aux-data``.
+        Path or URL, or what is open of it, of the folder that holds ``data`` and ``aux-data``.
 
     Raises
     ------
@@ -87,8 +87,8 @@ class FlairHuggingFaceTree(Flair2Tree):
         If the folder does not exist, holds no splits, or something else than domains in them.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.tree = RawTree(root)
+    def __init__(self, root: str | os.PathLike[str] | RawTree) -> None:
+        self.tree = raw_tree(root)
         self._notes, self._bad = [], {}
         data = data_folder(self.tree)
         if data is None:

@@ -10,7 +10,7 @@ from datetime import date
 from functools import cached_property
 
 from converters.dates import parse_day, parse_series, read_column
-from converters.files import RawTree, SourceFile
+from converters.files import RawTree, SourceFile, raw_tree
 from converters.flairhub_raw import (
     DATE,
     DATES,
@@ -34,7 +34,7 @@ class FlairHubTree:
     Parameters
     ----------
     root
-        Path or URL of the folder that holds ``D012-2019_AERIAL_RGBI`` or
+        Path or URL, or what is open of it, of the folder that holds ``D012-2019_AERIAL_RGBI`` or
         ``D012-2019_AERIAL_RGBI.zip`` and its sisters.
 
     Raises
@@ -43,8 +43,8 @@ class FlairHubTree:
         If the folder does not exist or holds nothing of FLAIR-HUB.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.tree = RawTree(root)
+    def __init__(self, root: str | os.PathLike[str] | RawTree) -> None:
+        self.tree = raw_tree(root)
         names = self.tree.names
         self._folders = [folder for name in names if (folder := RawFolder.parse(name))]
         if not any(folder.domain for folder in self._folders):
@@ -66,6 +66,11 @@ class FlairHubTree:
     def root(self) -> str:
         """Folder or URL that it lies in."""
         return self.tree.root
+
+    @property
+    def requests(self) -> int:
+        """How many requests were made since it was opened, were it on object storage."""
+        return self.tree.requests
 
     @property
     def modalities(self) -> Sequence[Modality]:

@@ -32,8 +32,7 @@ def read_shape(file: SourceFile, modality: Modality) -> tuple[int, ...]:
     SourceDataError
         If it is no ``.npy`` file, of another dtype, number of axes or bands, or of pickled objects.
     """
-    with file.open() as handle:
-        start = handle.read(_HEADER_BYTES)
+    start = file.read_start(_HEADER_BYTES)
     shape, _ = _checked(start, file, modality)
     return shape
 

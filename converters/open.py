@@ -31,13 +31,13 @@ def open_source(place: str | os.PathLike[str]) -> Source:
         msg = f"{place} holds {hub[0]} of FLAIR-HUB beside {flair[0]}; give each a folder."
         raise SourceDataError(msg)
     if hub:
-        return FlairHubTree(place)
+        return FlairHubTree(tree)
     if any(folder.stem.startswith("flair_2") or folder.kind == "sen" for folder in flair):
-        return Flair2Tree(place)
+        return Flair2Tree(tree)
     if flair:
-        return Flair1Tree(place)
+        return Flair1Tree(tree)
     if data_folder(tree):
-        return FlairHuggingFaceTree(place)
+        return FlairHuggingFaceTree(tree)
     msg = (
         f"{place} has no layout that is known. FLAIR-HUB has folders or zips like "
         "D012-2019_AERIAL_RGBI; FLAIR#1 like flair_aerial_train, flair_1_aerial_test; FLAIR#2 "

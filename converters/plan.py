@@ -9,11 +9,13 @@ from typing import Any
 
 from converters.convert import Progress, chosen_rois
 from converters.families import check_family
+from converters.files import SourceFile
 from converters.geometry import roi_grid
 from converters.job import RoiJob
 from converters.jobs import pending
 from converters.selection import Selection
 from converters.source import RoiSource, Source
+from converters.zips import open_zip
 from flairhub.grids import Grid
 from flairhub.ids import DomainId
 from flairhub.modalities import Kind
@@ -40,9 +42,14 @@ class DomainPlan:
         Name.
     rois, kept, patches
         ROIs to write, ROIs that are complete, patches of the former.
-    files, source_bytes, gets
-        Raw files to read, and the requests that takes where they lie on object storage; those in
-        zips take some more, lists of folders are not counted.
+    files, source_bytes
+        Raw files to read.
+    gets
+        Requests that this takes where they lie on object storage, on one process: for names, 1000 a
+        request, directories of zips, tables, headers, and one a raster. What is asked to find the
+        domains counts with the first of them; what is asked again after an error is not counted.
+    gets_a_worker
+        What comes on top at most for each worker process: directories of zips.
     raw_bytes
         Their decoded pixels.
     objects, store_bytes
@@ -63,6 +70,7 @@ class DomainPlan:
     objects: int = 0
     store_bytes: int = 0
     gets: int = 0
+    gets_a_worker: int = 0
     puts: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -88,7 +96,9 @@ class ConversionPlan:
 
     def __str__(self) -> str:
         """Return the totals as a text, a line a domain before them."""
-        lines = map(_line, [*self.domains, self.total])
+        lines = [_line(one) for one in (*self.domains, self.total)]
+        if more := self.total.gets_a_worker:
+            lines.append(f"requests of each of several workers, for zips: up to {more:,} more")
         return "\n".join([*lines, *(f"problem: {one}" for one in self.total.problems)])
 
 
@@ -116,7 +126,7 @@ def plan(
     Parameters
     ----------
     source, root, selection, profile
-        As for the conversion.
+        As for the conversion; a source that has just been opened, as all that it was asked counts.
     progress
         Told of every domain.
 
@@ -131,10 +141,13 @@ def plan(
     place = resolve(root, read_only=False)
     check_family(place, modalities[0].dataset, source.name)
     total = len(selection.choose_domains(source))
-    found = []
+    found: list[DomainPlan] = []
+    asked = 0
     for number, (domain, rois) in enumerate(chosen_rois(source, selection, modalities), start=1):
         jobs = pending(place, domain, rois, modalities, profile)
         found.append(_plan_domain(domain, len(rois) - len(jobs), jobs))
+        found[-1].gets += source.requests - asked
+        asked = source.requests
         left_out = [*source.left_out(domain), *(one for roi in rois for one in roi.left_out)]
         found[-1].problems += [one.reason for one in left_out]
         if progress is not None:
@@ -148,19 +161,22 @@ def _plan_domain(domain: DomainId, kept: int, jobs: Sequence[RoiJob]) -> DomainP
         # the lease, the domain's zarr.json at first and at last, tables with their sums, a receipt
         # a ROI; renewing the lease comes on top, as it takes as long as it takes
         plan.puts += 1 + 2 + len(TABLES) + 1 + len(jobs)
+    zips: set[str] = set()
     for job in jobs:
-        _add(plan, job)
+        _add(plan, job, zips)
+    plan.gets_a_worker = sum(open_zip(url).requests for url in zips)
     return plan
 
 
-def _sizes(source: RoiSource, key: str) -> list[int]:
-    """Return the sizes of the files of a modality."""
+def _files(source: RoiSource, key: str) -> list[SourceFile]:
+    """Return the files of a modality."""
     if key in source.areas:
-        return [source.areas[key].file.size]
-    return [by_key[key].size for by_key in source.files.values() if key in by_key]
+        return [source.areas[key].file]
+    return [by_key[key] for by_key in source.files.values() if key in by_key]
 
 
-def _add(plan: DomainPlan, job: RoiJob) -> None:
+def _add(plan: DomainPlan, job: RoiJob, zips: set[str]) -> None:
+    """Add what a ROI takes, and the zips that it lies in."""
     if job.source.problem is not None:
         plan.problems.append(job.source.problem)
         plan.rois -= 1
@@ -174,11 +190,11 @@ def _add(plan: DomainPlan, job: RoiJob) -> None:
     plan.puts += 1
     for name, members in groups().items():
         held = [
-            (m, sizes)
+            (m, wanted)
             for m in members
             if m in job.modalities
             and m.key not in job.keep
-            and (sizes := _sizes(job.source, m.key))
+            and (wanted := _files(job.source, m.key))
         ]
         if not held or (held[0][0].key != name and name not in job.keep):
             continue
@@ -188,15 +204,16 @@ def _add(plan: DomainPlan, job: RoiJob) -> None:
         described = 2 + 2 * (2 + len(others))
         plan.objects += described
         plan.puts += described
-        for modality, sizes in held:
-            plan.files += len(sizes)
+        for modality, wanted in held:
+            zips.update(file.url for file in wanted if file.member)
+            plan.files += len(wanted)
             # what takes the place of pixels is looked at first
-            plan.gets += len(sizes) * (2 if modality.key in job.replaced else 1)
-            plan.source_bytes += sum(sizes)
+            plan.gets += len(wanted) * (2 if modality.key in job.replaced else 1)
+            plan.source_bytes += sum(file.size for file in wanted)
             dates = len(job.source.times.get(modality.key, ()))
             area = job.source.area_grid(modality)
             for spec in array_specs(modality, grid, dates, area):
-                whole = [prod(spec.shape)] if area else [prod(spec.chunks)] * len(sizes)
+                whole = [prod(spec.shape)] if area else [prod(spec.chunks)] * len(wanted)
                 raw = sum(whole) * modality.numpy_dtype.itemsize
                 stored = int(raw * STORED_SHARE[modality.kind])
                 shards = prod(

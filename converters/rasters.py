@@ -70,8 +70,7 @@ def read_grid(file: SourceFile, modality: Modality) -> Grid:
     SourceDataError
         As `read_raster`.
     """
-    with file.open() as handle:
-        start = handle.read(_HEADER_BYTES)
+    start = file.read_start(_HEADER_BYTES)
     with suppress(Exception):  # a header that is not usual, or not at the start
         usual = _usual_header(start, modality)
         if usual is not None:

@@ -100,6 +100,10 @@ class Source(Protocol):
         """Folder or URL that it lies in, which no store keeps: it would differ by machine."""
 
     @property
+    def requests(self) -> int:
+        """How many requests were made since it was opened, were it on object storage."""
+
+    @property
     def modalities(self) -> Sequence[Modality]:
         """What the layout can hold, in registry order."""
 

@@ -27,11 +27,10 @@ from converters.convert import convert
 from converters.flairhub_tree import FlairHubTree
 from converters.lock import domain_lock
 from converters.plan import plan
-from converters.selection import Selection
 from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import ConversionError, SourceDataError
-from flairhub.store.access import filesystem_of, resolve
+from flairhub.store.access import resolve
 from tests.trees import snapshot
 
 BUCKET = "cubes"
@@ -333,42 +332,3 @@ def test_a_wrong_key_says_so_at_once(
     assert Flaky.requests == 1, "asking again does not make a key right"
     with pytest.raises(SourceDataError, match=r"guarded-raw cannot be listed: .* 403 Forbidden"):
         FlairHubTree(f"s3://{BUCKET}/guarded-raw")
-
-
-@pytest.fixture
-def new_filesystems() -> Iterator[None]:
-    """Let no file system that another test has made ask another server, before and after."""
-
-    def forget() -> None:
-        type(filesystem_of(f"s3://{BUCKET}")[0]).clear_instance_cache()
-        filesystem_of.cache_clear()
-
-    forget()
-    yield
-    forget()
-
-
-@pytest.mark.usefixtures("new_filesystems")
-def test_a_dry_run_counts_what_reading_rasters_asks(
-    domain_tree: Path, s3: Client, flaky: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for path in (p for p in domain_tree.rglob("*") if p.is_file()):
-        s3.upload_file(str(path), BUCKET, f"counted/{path.relative_to(domain_tree)}")
-    use(monkeypatch, flaky)
-    Flaky.every = 0
-    asked: list[str] = []
-
-    def note(handler: Flaky) -> None:
-        asked.append(f"{handler.command} {handler.path}")
-        handler.answer()
-
-    for verb in ("do_GET", "do_HEAD"):
-        monkeypatch.setattr(Flaky, verb, note)
-    source = FlairHubTree(f"s3://{BUCKET}/counted")
-    planned = plan(source, str(tmp_path / "store"), Selection(modalities=["dem_elev"])).total
-    before = len(asked)
-    assert not any(".tif" in one and "list-type" not in one for one in asked)
-    convert(source, str(tmp_path / "store"), Selection(modalities=["dem_elev"]), workers=1)
-    rasters = [one for one in asked[before:] if ".tif" in one and "list-type" not in one]
-    assert planned.files == 8
-    assert planned.gets == len(rasters)
