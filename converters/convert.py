@@ -8,7 +8,7 @@ command again keeps what is complete and does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,7 +17,7 @@ from converters.documents import domain_document
 from converters.engine import Engine, engine_for, reachable
 from converters.families import check_family
 from converters.job import RoiJob
-from converters.jobs import Options, roi_jobs
+from converters.jobs import Options, left_out_elsewhere, roi_jobs
 from converters.lock import Claim, domain_lock
 from converters.receipts import (
     ASIDE,
@@ -25,6 +25,7 @@ from converters.receipts import (
     Skipped,
     committed,
     receipt_at,
+    skipped_before,
     work_place,
 )
 from converters.roi import convert_roi
@@ -135,7 +136,8 @@ def convert(
         If the target cannot be written or reached, or another converter is at work there.
     """
     selection = selection or Selection()
-    options = Options(selection.choose_modalities(source), profile, skip)
+    whole = selection.rois is None and selection.splits is None
+    options = Options(selection.choose_modalities(source), profile, skip, whole)
     codecs(options.modalities[0], profile)
     root = reachable(root)
     place = resolve(root, read_only=False)
@@ -237,6 +239,8 @@ class _Domain:
         complete = read_receipts(self.root, self.domain)
         jobs, skipped = roi_jobs(self.root, self.domain, rois, complete, self.options)
         skipped += left_out
+        before = skipped_before(self.store)
+        elsewhere = left_out_elsewhere(before, self.domain, rois, complete, self.options)
         claim = self.claim
         jobs = [
             replace(job, root=claim.root, source_name=self.source.name, claim=claim) for job in jobs
@@ -253,7 +257,9 @@ class _Domain:
             if isinstance(outcome, FlairHubError):
                 if not self.options.skip:
                     if anew and all(committed(self.store / roi) for roi in anew):
-                        self._complete(complete, skipped)  # nothing that it had is lost
+                        self._complete(
+                            complete, [*skipped, *elsewhere]
+                        )  # nothing that it had is lost
                     raise outcome
                 skipped.append(Skipped(job.source.where, "", str(outcome)))
             else:
@@ -266,10 +272,17 @@ class _Domain:
                 progress(job.source.where, done, len(rois))
         if not jobs and progress is not None:
             progress(str(self.domain), len(rois), len(rois))
-        skipped.sort(key=lambda one: (one.where, one.modality))
+        skipped.sort(key=Skipped.as_list)
+        # a ROI that was refused is in the store as it was
+        refused = {f"{self.domain} {roi}" for roi in complete.keys() - anew}
+        lacking = [one for one in skipped if one.modality or one.where not in refused]
+        told = self._plain([*lacking, *elsewhere])
+        if not changed and complete and told != self._plain(before):
+            self._keep_receipts(complete, sorted(complete)[:1])  # or a stop would not be noticed
+            changed = True
         if changed or anew or not complete:
             there = {roi: r for roi, r in complete.items() if roi not in anew}
-            complete = dict(self._complete(there, skipped))
+            complete = dict(self._complete(there, told))
             if lost := sorted(written - complete.keys()):
                 msg = (
                     f"{self.domain}: workers converted {', '.join(lost)}, but there is nothing of "
@@ -290,18 +303,21 @@ class _Domain:
         jobs = [job for job in jobs if job.source.problem is None]
         anew = {str(job.source.roi) for job in jobs if job.hides} & set(complete)
         kept = {str(job.source.roi) for job in jobs if job.keep}
-        for roi, receipt in complete.items():
-            if anew or roi in kept:
-                place = self.work / f"{roi}.json"
-                if not place.exists():
-                    place.write(receipt.to_bytes())
-        self.work.flush()
+        self._keep_receipts(complete, complete if anew else kept & set(complete))
         if anew:
             drop_tables(self.root, self.domain)
         marker = self.store / "zarr.json"
         if not marker.exists():
             marker.write(self._document())
         return anew
+
+    def _keep_receipts(self, complete: Mapping[str, Receipt], rois: Iterable[str]) -> None:
+        """Put receipts where a stopped conversion is gone on from."""
+        for roi in rois:
+            place = self.work / f"{roi}.json"
+            if not place.exists():
+                place.write(complete[roi].to_bytes())
+        self.work.flush()
 
     def _complete(
         self, complete: Mapping[str, Receipt], skipped: Sequence[Skipped]
@@ -341,9 +357,17 @@ class _Domain:
 
     def _document(self, skipped: Sequence[Skipped] = ()) -> bytes:
         dataset = self.options.modalities[0].dataset
-        # folders are this machine's; with them no two stores would be the same
-        plain = [replace(s, reason=s.reason.replace(f"{self.source.root}/", "")) for s in skipped]
-        return domain_document(str(self.domain), self.source.name, dataset, plain)
+        told = self._plain(skipped)
+        return domain_document(str(self.domain), self.source.name, dataset, told)
+
+    def _plain(self, skipped: Iterable[Skipped]) -> list[Skipped]:
+        """Return what the store tells of it: each once, sorted, and without this machine's folders.
+
+        With them no two stores would be the same.
+        """
+        root = f"{self.source.root}/"
+        plain = {replace(one, reason=one.reason.replace(root, "")) for one in skipped}
+        return sorted(plain, key=Skipped.as_list)
 
     def _delete_partials(self) -> None:
         """Delete files that a killed process was still writing, beside the store and in it."""

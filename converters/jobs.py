@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,9 +23,9 @@ from converters.receipts import (
 )
 from converters.source import RoiSource
 from converters.tables import read_receipts
-from flairhub.errors import SourceDataError
-from flairhub.ids import DomainId
-from flairhub.modalities import Modality, get_modality
+from flairhub.errors import InvalidIdError, SourceDataError
+from flairhub.ids import DomainId, PatchId
+from flairhub.modalities import MODALITIES, Modality, get_modality
 from flairhub.store.access import Location
 from flairhub.store.layout import groups, store_name
 from flairhub.store.tables import source_column
@@ -33,11 +33,12 @@ from flairhub.store.tables import source_column
 
 @dataclass(frozen=True)
 class Options:
-    """How to convert; see `convert`."""
+    """How to convert; see `convert`. `whole`: all ROIs of each domain, not a choice of them."""
 
     modalities: tuple[Modality, ...]
     profile: str = "fast"
     skip: bool = False
+    whole: bool = True
 
 
 def pending(
@@ -80,6 +81,35 @@ def roi_jobs(
             hides = there is None or bool(held.replaced)
             jobs.append(replace(job, keep=held.kept, replaced=held.replaced, hides=hides))
     return jobs, skipped
+
+
+def left_out_elsewhere(
+    before: Iterable[Skipped],
+    domain: DomainId,
+    rois: Sequence[RoiSource],
+    complete: Collection[str],
+    options: Options,
+) -> list[Skipped]:
+    """Return, of what a domain said before that it lacks, what these ROIs and options leave alone.
+
+    What was not chosen stays as it is known, and ROIs of the store that this source has not.
+    """
+    chosen = {m.key for m in options.modalities}
+    looked_at = {str(roi.roi) for roi in rois}
+    found = []
+    for one in before:
+        roi = _roi_of(one, domain)
+        away = bool(roi) and roi not in looked_at and (roi in complete or not options.whole)
+        if away or (one.modality in MODALITIES and one.modality not in chosen):
+            found.append(one)
+    return found
+
+
+def _roi_of(skipped: Skipped, domain: DomainId) -> str:
+    """Return the ROI that something skipped belongs to; empty where that is all of a domain."""
+    with suppress(InvalidIdError):
+        return str(PatchId.parse(skipped.where).roi)
+    return skipped.where.removeprefix(str(domain)).strip()
 
 
 def _wanted(roi: RoiSource, modalities: Sequence[Modality]) -> tuple[str, ...]:

@@ -107,6 +107,12 @@ def committed(place: Location) -> dict[str, Any] | None:
     return found
 
 
+def skipped_before(place: Location) -> list[Skipped]:
+    """Return what a store says that it lacks."""
+    told = (committed(place) or {}).get("attributes", {}).get(SKIPPED_ATTRIBUTE, ())
+    return [Skipped(*one) for one in told]
+
+
 def put_aside(root: Location, domain: DomainId, roi: str) -> dict[str, Any] | None:
     """Return the metadata of what stays of a ROI that is being converted anew, or None.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from converters.checksums import verify_checksums
 from converters.convert import ConversionReport, convert
 from converters.files import RawTree
 from converters.open import open_source
@@ -17,7 +19,7 @@ from converters.verify import verify
 from flairhub.cli import run
 from flairhub.errors import SourceDataError
 from flairhub.store.reading import open_domain
-from tests.trees import copy_domain, copy_flair_domain, first_tiff
+from tests.trees import copy_domain, copy_flair_domain, first_tiff, snapshot
 
 CHOICE = Selection(modalities=["sentinel1_asc_ts", "spot_rgbi", "dem_elev"])
 
@@ -106,6 +108,71 @@ def test_what_is_mended_is_taken_in(tree: Path) -> None:
     report = _convert(tree, skip=True)
     assert (report.rois, report.skipped) == (2, [])
     assert verify(open_source(tree), str(tree.parent / "store")).findings == []
+
+
+def _told(tree: Path) -> list[list[str]]:
+    (path,) = (tree.parent / "store").glob("*.zarr/zarr.json")
+    return list(json.loads(path.read_bytes())["attributes"].get("flairhub:skipped", []))
+
+
+def _times(tree: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (tree.parent / "store").rglob("*")}
+
+
+def test_what_is_removed_is_told_no_more(tree: Path) -> None:
+    _convert(tree, skip=False)
+    before = snapshot(tree.parent / "store")
+    stray = Path(_copy(tree))
+    assert [one.modality for one in _convert(tree, skip=True).skipped] == ["spot_rgbi"]
+    assert [one[1] for one in _told(tree)] == ["spot_rgbi"]
+    assert verify(open_source(tree), str(tree.parent / "store")).findings == []
+    assert verify_checksums(str(tree.parent / "store")).findings == []
+    times = _times(tree)
+    _convert(tree, skip=True)
+    assert _times(tree) == times
+    stray.unlink()
+    assert _convert(tree, skip=True).skipped == []
+    assert snapshot(tree.parent / "store") == before
+    times = _times(tree)
+    _convert(tree, skip=True)
+    assert _times(tree) == times
+
+
+def test_what_is_not_looked_at_is_told_as_before(tree: Path) -> None:
+    bad = first_tiff(tree, "SPOT_RGBI")
+    bad.write_bytes(b"nothing")
+    stray = first_tiff(tree, "DEM_ELEV").with_name("copy.tif")
+    stray.write_bytes(b"nothing")
+    _convert(tree, skip=True)
+    before = _told(tree)
+    assert sorted(one[1] for one in before) == ["dem_elev", "spot_rgbi"]
+    other = next(p.name for p in bad.parent.parent.iterdir() if p != bad.parent)
+    _convert(tree, Selection(modalities=["spot_rgbi"], rois=[other]), skip=True)
+    _convert(tree, Selection(modalities=["sentinel1_asc_ts"]), skip=True)
+    _convert(tree, Selection(modalities=["aerial_rgbi"]), skip=True)  # writes
+    assert _told(tree) == before
+    stray.unlink()
+    assert _convert(tree, Selection(modalities=["dem_elev"]), skip=True).rois == 0
+    assert [one[1] for one in _told(tree)] == ["spot_rgbi"]
+
+
+def test_a_stop_while_that_is_written_is_gone_on_from(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stray = Path(_copy(tree))
+    _convert(tree, skip=True)
+    stray.unlink()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("converters.convert.write_tables", stop)
+    with pytest.raises(KeyboardInterrupt):
+        _convert(tree, skip=True)
+    monkeypatch.undo()
+    assert verify_checksums(str(tree.parent / "store")).findings
+    _convert(tree, skip=True)
+    assert verify_checksums(str(tree.parent / "store")).findings == []
 
 
 def test_verify_does_not_pass_what_it_cannot_read(tree: Path) -> None:
