@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from converters.engine import Engine, engine_for, reachable
+from converters.engine import Engine, engine_for
 from converters.receipts import work_place
 from converters.selection import Selection
+from converters.target import reachable
 from flairhub.errors import FlairHubError, NotInStoreError
 from flairhub.ids import DomainId
 from flairhub.store.access import Location, resolve

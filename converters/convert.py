@@ -9,12 +9,12 @@ command again keeps what is complete and does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from converters.documents import domain_document
-from converters.engine import Engine, engine_for, reachable
+from converters.engine import Engine, engine_for
 from converters.families import check_family
 from converters.job import RoiJob
 from converters.jobs import Options, left_out_elsewhere, roi_jobs
@@ -33,17 +33,16 @@ from converters.rows import Outcome
 from converters.selection import Selection
 from converters.source import RoiSource, Source
 from converters.tables import drop_tables, read_receipts, write_tables
+from converters.target import reachable, target_errors
 from flairhub.errors import (
     ConversionError,
     FlairHubError,
     NotInStoreError,
-    ReadError,
     SourceDataError,
 )
 from flairhub.ids import DomainId
 from flairhub.modalities import Modality
 from flairhub.store.access import Location, resolve
-from flairhub.store.asking import is_storage_error, storage_reason
 from flairhub.store.codecs import codecs
 from flairhub.store.layout import store_name
 from flairhub.store.tables import read_table
@@ -141,7 +140,7 @@ def convert(
     codecs(options.modalities[0], profile)
     root = reachable(root)
     place = resolve(root, read_only=False)
-    with _target_errors(place, "Nothing was written"):
+    with target_errors(place, "Nothing was written"):
         # lists the target: a wrong bucket or key says so before anything is read
         check_family(place, options.modalities[0].dataset, source.name)
     report = ConversionReport()
@@ -153,7 +152,7 @@ def convert(
             if not rois:
                 report.skipped += left_out
                 continue
-            with _target_errors(place), domain_lock(root, domain) as claim:
+            with target_errors(place), domain_lock(root, domain) as claim:
                 work = _Domain(place, claim, source, options, report, engine)
                 work.convert(rois, left_out, progress)
     if not report.domains:
@@ -192,26 +191,6 @@ def chosen_rois(
             yield domain, chosen
     if found:
         selection.check_rois(found, wanted)
-
-
-@contextmanager
-def _target_errors(place: Location, kept: str = "What is finished is kept") -> Iterator[None]:
-    """Say what to do about a target that cannot be written."""
-    try:
-        yield
-    except ReadError as error:
-        msg = f"{error} {kept}; run the same command again when that is mended."
-        raise ConversionError(msg) from error
-    except FlairHubError:
-        raise
-    except Exception as error:  # obstore, fsspec and zarr each have errors of their own
-        if not is_storage_error(error):
-            raise
-        msg = (
-            f"{place} cannot be written: {storage_reason(error)}. {kept}; "
-            "run the same command again when that is mended."
-        )
-        raise ConversionError(msg) from error
 
 
 class _Domain:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flairhub.errors import ConversionError, FlairHubError
 from flairhub.store.access import Location
 from flairhub.store.asking import storage_reason
-from flairhub.store.local import local_path
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -271,12 +270,6 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | FlairHubEr
         raise
     except FlairHubError as error:
         return error
-
-
-def reachable(root: str | Location) -> str | Location:
-    """Return a place as processes find it that work in another folder than this one."""
-    local = None if isinstance(root, Location) else local_path(root)
-    return root if local is None else os.path.abspath(local)
 
 
 def engine_for(root: str | Location, workers: int | None, scheduler: str | None) -> Engine:

@@ -149,11 +149,10 @@ class RawTree:
 
     def _list(self) -> list[tuple[str, bool, int]]:
         """Return name, whether it is a folder, and size of what lies in the root."""
-        msg = f"{self.root} is not a folder; expected the folder of a raw dataset."
         with self._listing():
             if "://" not in self.root:  # fsspec would not follow links
                 if not os.path.isdir(self._base):
-                    raise SourceDataError(msg)
+                    raise self._no_folder(os.path.exists(self._base))
                 found = [(e.name, *_kind_and_size(e)) for e in os.scandir(self._base)]
             else:
                 entries = []
@@ -165,9 +164,16 @@ class RawTree:
                     if entry["name"].strip("/") != self._base.strip("/")
                 ]
                 if not found:
-                    raise SourceDataError(msg)
+                    raise self._no_folder()
         REQUESTS.add_listing(len(found))
         return found
+
+    def _no_folder(self, exists: bool = True) -> SourceDataError:
+        what = "is not a folder" if exists else "does not exist"
+        msg = (
+            f"{self.root} {what}; expected the folder of a raw dataset, unpacked or with its zips."
+        )
+        return SourceDataError(msg)
 
     @contextmanager
     def _listing(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from converters.job import RoiJob
 from converters.jobs import pending
 from converters.selection import Selection
 from converters.source import RoiSource, Source
+from converters.target import reachable
 from converters.zips import open_zip
 from flairhub.grids import Grid
 from flairhub.ids import DomainId
@@ -138,7 +139,7 @@ def plan(
     selection = selection or Selection()
     modalities = selection.choose_modalities(source)
     codecs(modalities[0], profile)
-    place = resolve(root, read_only=False)
+    place = resolve(reachable(root), read_only=False)
     check_family(place, modalities[0].dataset, source.name)
     total = len(selection.choose_domains(source))
     found: list[DomainPlan] = []

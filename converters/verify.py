@@ -18,10 +18,11 @@ from converters.checksums import (
     run_checks,
 )
 from converters.comparison import RoiCheck, compare_roi
-from converters.engine import engine_for, reachable
+from converters.engine import engine_for
 from converters.receipts import SKIPPED_ATTRIBUTE
 from converters.selection import Selection
 from converters.source import Source
+from converters.target import reachable
 from flairhub.errors import ConfigError, FlairHubError
 from flairhub.ids import DomainId
 from flairhub.modalities import MODALITIES
