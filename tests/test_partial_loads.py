@@ -15,7 +15,7 @@ from flairhub.errors import CheckpointError, ConfigError, UnknownNameError
 from flairhub.modalities import get_modality
 from flairhub.models import IgnOptions, build, build_model, load
 from flairhub.models.weights import WeightsError
-from tests.networks import State, make
+from tests.networks import State, make, same
 
 COSIA, BOTH = {"cosia": 19}, {"cosia": 19, "lpis_1": 23}
 AERIAL = IgnOptions(("aerial_rgbi",), COSIA, encoder="resnet18")
@@ -107,11 +107,42 @@ def test_a_lone_beginning_of_names_is_one() -> None:
     less = {n: t for n, t in make(SERIES).state_dict().items() if not n.startswith(new[0])}
     alone = load(less, model, fresh=new[0]).report
     assert set(alone.fresh) == {n for n in listed.fresh if n.startswith(new[0])}
-    report = load(make(SERIES).state_dict(), model, drop=new[0]).report
-    assert len(report.loaded) == len(model.state_dict())
     fused = make(SERIES).state_dict()
     report = load(fused, make(AERIAL), fresh="fusion_handler.", drop=new[0]).report
     assert set(report.left_over) == {n for n in fused if n.startswith(new[0])}
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("fresh", "encoders.SENTINEL_TS.", r"the model has no .*mean 'encoders\.SENTINEL2_TS\.'"),
+        ("fresh", "main_decoderz", "Did you mean 'main_decoders.'"),
+        ("fresh", "zzz", r"fresh='zzz': .*Known: encoders\., fusion_handler\., main_decoders\."),
+        (
+            "drop",
+            "encoders.SENTINEL2_TS.",
+            "no tensor of the file alone begins so",
+        ),
+        ("drop", "aux_decoder.", "Did you mean 'aux_decoders.'"),
+    ],
+)
+def test_beginnings_of_names_that_have_no_effect_are_refused(
+    option: str, name: str, message: str, lc_g: State
+) -> None:
+    file = {**lc_g, "aux_decoders.X.weight": torch.ones(1)}
+    model = build(LC_G)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(UnknownNameError, match=message):
+        load(file, model, **{option: ["main_decoders." if option == "fresh" else "aux", name]})  # type: ignore[arg-type]
+    assert same(model, before)
+
+
+@pytest.mark.parametrize("option", ["fresh", "drop"])
+@pytest.mark.parametrize("given", ["", [""], [3], 3])
+def test_beginnings_are_texts(option: str, given: Any, lc_g: State) -> None:  # noqa: ANN401
+    """An empty one would begin every name."""
+    with pytest.raises(ConfigError, match=f"{option}= is a beginning of names"):
+        load(lc_g, **{option: given})
 
 
 @pytest.mark.parametrize(
@@ -203,10 +234,10 @@ def test_a_file_without_heads_asks_for_the_model(lc_g: State) -> None:
 # Our own form
 
 
-def own_form(label: str, bands: int = 3) -> nn.Module:
+def own_form(label: str) -> nn.Module:
     torch.manual_seed(0)
     config = ModelConfig(encoder="resnet10t", decoder_channels=16)
-    return build_model(config, ["spot_rgbi"], {"spot_rgbi": bands}, [label])
+    return build_model(config, ["spot_rgbi"], {"spot_rgbi": 3}, [label])
 
 
 def test_heads_of_our_own_form_are_adapted() -> None:
@@ -217,9 +248,3 @@ def test_heads_of_our_own_form_are_adapted() -> None:
     assert set(report.fresh) == {"heads.lpis_1.weight", "heads.lpis_1.bias"}
     assert set(report.left_over) == {"heads.cosia.weight", "heads.cosia.bias"}
     assert torch.equal(model.state_dict()["heads.lpis_1.bias"], torch.zeros(23))
-
-
-def test_bands_of_our_own_form_are_said_not_to_be_adapted() -> None:
-    file = own_form("cosia").state_dict()
-    with pytest.raises(WeightsError, match=r"adapt_bands knows first layers of IGN's form"):
-        load(file, own_form("cosia", bands=4), adapt_bands=True)

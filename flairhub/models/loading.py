@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from flairhub.errors import CheckpointError, WeightsSourceError
+from flairhub.errors import CheckpointError, ConfigError, WeightsSourceError
 from flairhub.modalities import get_modality
+from flairhub.models.first_layers import assumed_bands, channels_in, with_masks
 from flairhub.models.flair.options import FlairOptions
 from flairhub.models.hub import SCHEME, Address, fetch, registered, resolve_id, verify_file
 from flairhub.models.identity import Identity, named_bands, usual_bands
@@ -142,7 +143,7 @@ def load(
         If weights cannot be had from the hub, have another digest, or a revision is asked of what
         is not from there.
     UnknownNameError
-        If there is no such model, modality or band.
+        If there is no such model, modality or band, or no tensor begins as `fresh` or `drop` say.
     ConfigError
         If bands are no names by modality, or of what is no input of the model.
 
@@ -160,7 +161,9 @@ def load(
         raise TypeError(msg)
     wanted = named_bands({} if bands is None else bands)
     given = named_bands({} if file_bands is None else file_bands)
-    rules = Rules(adapt_windows, adapt_heads, adapt_bands, _texts(fresh), _texts(drop))
+    rules = Rules(
+        adapt_windows, adapt_heads, adapt_bands, _texts("fresh", fresh), _texts("drop", drop)
+    )
     encoder = options.get("encoder")
     fusion = options.get("fusion") if model is None else None  # else it is the model's
     opened = open_source(
@@ -174,19 +177,22 @@ def load(
     identity = _identify(opened, encoder, fusion, needed=model is None)
     if identity:
         identity = identity.with_bands(given)
-    found = {**identity.bands} if identity else given
+    found = identity.bands if identity else {**assumed_bands(opened.tensors), **given}
     if isinstance(model, nn.Module):
         target = model
-        wanted = {**_usual(model), **wanted}
+        known = _usual(model)
     else:
         target = _build(model, identity, wanted, options).eval()
-        wanted = {**_usual(target), **(found if model is None else {}), **wanted}
+        known = {**_usual(target), **(found if model is None else {})}
+    known |= wanted
+    _check_told("bands", wanted, "file_bands", found, opened.tensors)
+    _check_told("file_bands", given, "bands", known, target.state_dict())
     report = load_state(
         target,
         opened.tensors,
         rules,
-        file_bands=_named(found),
-        model_bands=_named(wanted),
+        file_bands=_named(with_masks(found, opened.tensors)),
+        model_bands=_named(with_masks(known, target.state_dict())),
         source=opened.name,
     )
     return Loaded(
@@ -291,12 +297,32 @@ def _usual(model: nn.Module) -> dict[str, tuple[str, ...]]:
         options = getattr(module, "options", None)
         if isinstance(options, IgnOptions | FlairOptions):
             return usual_bands({key: options.bands_of(key) for key in options.modalities})
-    return {}
+    return assumed_bands(model.state_dict())
 
 
-def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Return one or several beginnings of names as several."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _check_told(
+    option: str, given: Iterable[str], other: str, known: Iterable[str], side: Mapping[str, Tensor]
+) -> None:
+    """Refuse bands that are told of one side and not known of the other, which has them too."""
+    channels = channels_in(side)
+    if untold := [key for key in given if key in channels and key not in known]:
+        key = untold[0]
+        msg = (
+            f"{option}= tells the bands of {key}, and those of the other side, of {channels[key]} "
+            f"channels, are not known: give them by {other}=."
+        )
+        raise WeightsError(msg)
+
+
+def _texts(option: str, given: object) -> tuple[str, ...]:
+    """Return one or several beginnings of names as several; raises `ConfigError` for others."""
+    texts = (given,) if isinstance(given, str) else given
+    if isinstance(texts, Iterable):
+        texts = tuple(texts)
+        if all(isinstance(one, str) and one for one in texts):
+            return texts
+    msg = f"{option}= is a beginning of names of tensors, or several; got {given!r}."
+    raise ConfigError(msg)
 
 
 def _named(bands: Mapping[str, tuple[str, ...]]) -> Bands:

@@ -6,13 +6,13 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
 
-from flairhub.errors import ConfigError
+from flairhub.errors import ConfigError, UnknownNameError, did_you_mean
 from flairhub.models import names as naming
 from flairhub.models.adapt import fresh_class_layer, rearrange_bands, resize_window
 
@@ -96,7 +96,12 @@ def match(
     ------
     ConfigError
         If bands are given for a modality that has no first layer.
+    UnknownNameError
+        If no tensor begins as `Rules.fresh` or `Rules.drop` say.
     """
+    _check_beginnings("fresh", rules.fresh, model, "the model has no tensor that begins so")
+    surplus = [name for name in file if name not in model]
+    _check_beginnings("drop", rules.drop, surplus, "no tensor of the file alone begins so")
     return _Matching(file, model, rules, file_bands or {}, model_bands or {}).plan
 
 
@@ -187,8 +192,6 @@ class _Matching:
             hint = (
                 f": idle in the file ({idle}); name it in fresh= to start it anew" if idle else ""
             )
-            if self.rules.bands and not naming.modality_of(name):
-                hint = "; adapt_bands knows first layers of IGN's form and of baselines alone"
             plan.unfit[name] = _shapes(found, target) + hint
 
     def _settle_missing(self, name: str, target: Tensor) -> None:
@@ -246,8 +249,14 @@ class _Matching:
         why = _shapes(found, target)
         rest_differs = (found.shape[0], *found.shape[2:]) != (target.shape[0], *target.shape[2:])
         if rest_differs or (len(old), len(new)) != (found.shape[1], target.shape[1]):
-            known = "" if rest_differs or old else "; say which bands they are with bands="
-            plan.unfit[name] = f"{why}{known}"
+            if not (old and new):
+                why += "; say which bands they are with bands= and file_bands="
+            elif not rest_differs:
+                why += (
+                    f"; of {len(old)} and {len(new)} bands: this layer has no kernel a band that "
+                    "adapt_bands could bring elsewhere; name it in fresh= to start it anew"
+                )
+            plan.unfit[name] = why
         elif not self.rules.bands:
             plan.unfit[name] = (
                 f"found kernels for {', '.join(old)}, expected {', '.join(new)}; "
@@ -264,6 +273,8 @@ class _Matching:
             plan.left_over[name] = "as asked"
         elif naming.is_criterion(name):
             plan.left_over[name] = "class weights of the loss"
+        elif naming.is_preparation(name):
+            plan.left_over[name] = "statistics of the inputs, which the network does not hold"
         elif name in self.dead_in_file:
             plan.left_over[name] = f"unused: {self.dead_in_file[name]}"
         elif naming.is_recomputed(name):
@@ -276,6 +287,25 @@ class _Matching:
             plan.left_over[name] = "last layer for other classes"
         else:
             plan.unexpected.append(name)
+
+
+def _check_beginnings(
+    option: str, given: Iterable[str], names: Collection[str], reason: str
+) -> None:
+    """Refuse beginnings of names that have no effect, as a misspelt one has."""
+    for one in given:
+        if not any(name.startswith(one) for name in names):
+            parts = [name.split(".") for name in names]
+            depth = max((len(part) for part in parts), default=0)
+            near = dict.fromkeys(
+                ".".join(part[:n]) + "." * (n < len(part))
+                for n in range(1, depth + 1)
+                for part in parts
+                if n <= len(part)
+            )
+            hint = did_you_mean(one, near) if near else "There is none."
+            msg = f"{option}={one!r}: {reason}. {hint}"
+            raise UnknownNameError(msg)
 
 
 def _first_layers(tensors: Mapping[str, Tensor], what: str, bands: Bands) -> dict[str, str]:

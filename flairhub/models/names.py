@@ -13,6 +13,9 @@ series ``texture.*`` (these two), ``time.*``, ``cropped.*``, ``collapsed.*`` and
 
 Wrappers put a prefix before all of them: ``model.`` (Lightning's module), ``module.`` (distributed
 training), ``_orig_mod.`` (compiled modules).
+
+Our own form has ``rasters.<key>.*`` and ``series.<key>.*``, by key of the modality, ``fusions.*``,
+``tokens.*``, ``decoder.*``, ``heads.*`` and ``auxiliary.*``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from flairhub.modalities import get_modality
 WRAPPERS = ("model.", "module.", "_orig_mod.")
 
 _ENCODER = re.compile(r"encoders\.([^.]+)\.")
+_OWN_ENCODER = re.compile(r"(?:rasters|series)\.([^.]+)\.")
 _TASK = re.compile(r"main_decoders\.([^.]+)\.")
 _BASELINE_ENCODERS = {
     get_modality("flair_aerial").source_name: re.compile(r"(texture\.)?seg_model\.encoder\."),
@@ -45,25 +49,38 @@ _RECOMPUTED = ("relative_position_index", "attn_mask", "num_batches_tracked")
 def unwrap(names: Iterable[str]) -> tuple[str, dict[str, str]]:
     """Return the prefix that all names share because of wrappers, and names by name without it.
 
-    Those of the loss (``criterion.``) lie beside the network in Lightning's module, so that they
-    carry no prefix; they count for none and keep their names.
+    Those of the loss (``criterion.``) and of our preparation (``preparation.``) lie beside the
+    network in Lightning's module, so that they carry no prefix; they count for none and keep their
+    names.
     """
     found = list(names)
-    network = [name for name in found if not is_criterion(name)]
+    network = [name for name in found if not _is_beside(name)]
     prefix = ""
     while network:
         more = next((w for w in WRAPPERS if all(n.startswith(prefix + w) for n in network)), None)
         if more is None:
             break
         prefix += more
-    return prefix, {
-        name if is_criterion(name) else name.removeprefix(prefix): name for name in found
-    }
+    return prefix, {name if _is_beside(name) else name.removeprefix(prefix): name for name in found}
+
+
+def is_own_form(names: Iterable[str]) -> bool:
+    """Tell whether they are of `flairhub.models.MultimodalSegmenter`, wrapped or not."""
+    return any(_OWN_ENCODER.match(name) for name in unwrap(names)[1])
 
 
 def is_criterion(name: str) -> bool:
     """Tell whether a loss keeps it: class weights."""
     return name.startswith("criterion.")
+
+
+def is_preparation(name: str) -> bool:
+    """Tell whether it normalises inputs before the network, in what `flairhub train` wrote."""
+    return name.startswith("preparation.")
+
+
+def _is_beside(name: str) -> bool:
+    return is_criterion(name) or is_preparation(name)
 
 
 def is_auxiliary(name: str) -> bool:
@@ -114,6 +131,8 @@ def modality_of(name: str) -> str | None:
     """Return the modality that a tensor encodes, by IGN's name, or None."""
     if found := _ENCODER.match(name):
         return found[1]
+    if found := _OWN_ENCODER.match(name):
+        return _source_name(found[1])
     return next((key for key, form in _BASELINE_ENCODERS.items() if form.match(name)), None)
 
 
@@ -131,7 +150,7 @@ def first_layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     result: dict[str, str] = {}
     for name, shape in shapes.items():
         modality = modality_of(name)
-        if modality and len(shape) == 4:
+        if modality and len(shape) == 4 and name.endswith("weight"):  # tables of positions do not
             result.setdefault(modality, name)
     return result
 
@@ -161,6 +180,13 @@ def dead_parameters(names: Iterable[str]) -> dict[str, str]:
 def _has_input_level(names: list[str]) -> bool:
     """Tell whether maps of all six levels are fused, as with ResNets: the first is the input."""
     return any(name.startswith("fusion_handler.conv_f.5.") for name in names)
+
+
+def _source_name(key: str) -> str | None:
+    try:
+        return get_modality(key).source_name
+    except UnknownNameError:
+        return None
 
 
 def _is_series(modality: str) -> bool:

@@ -64,7 +64,7 @@ def recognise(
         tasks=tasks,
         bands={k: n for k, n in channels.items() if n != len(BANDS.get(k, ()))},
         sizes={k: n for k, n in told.items() if n != get_modality(k).patch_px},
-        aux=tuple(dict.fromkeys(modalities[name] for name in _auxiliary(shapes))),
+        aux=tuple(dict.fromkeys(modalities[n] for n in _auxiliary(shapes) if n in modalities)),
         encoder=encoders[images[0]].name if images else SWIN_BASE,
         decoder=_decoder(shapes, encoders[images[0]].channels) if images else "upernet",
     )
