@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 from flairhub.cli import run
 from flairhub.errors import CheckpointError, WeightsSourceError
@@ -318,6 +318,46 @@ def test_what_is_imported_from_the_registry_has_its_licence(
     assert found["mlm:pretrained"] is True
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()["mlm"])["license"] == "etalab-2.0"
+
+
+def test_what_is_imported_again_keeps_what_it_said_of_itself(hub: Hub, tmp_path: Path) -> None:
+    first, again, own = (tmp_path / f"{name}.safetensors" for name in ("first", "again", "own"))
+    assert run(["models", "import", "hf://IGNF/g", f"--out={first}"]) == 0
+    with safe_open(first, "pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    before = json.loads(header["mlm"])
+    before["mlm:input"][0]["value_scaling"] = [{"type": "z-score", "mean": 1.0, "stddev": 2.0}] * 10
+    before["providers"] = [{"name": "a surveyor"}]
+    save_file(tensors, first, {**header, "mlm": json.dumps(before)})
+    assert run(["models", "import", str(first), f"--out={again}"]) == 0
+    with safe_open(again, "pt") as file:
+        assert json.loads(file.metadata()["mlm"]) == before
+    found = json.loads(again.with_suffix(".json").read_text("utf-8"))["properties"]
+    assert (found["mlm:name"], found["license"]) == ("LC-G", "etalab-2.0")
+    assert "hf://IGNF/g@" in found["description"]
+    bands = "--bands=sentinel2_ts=B12,B02,B03,B04,B05,B06,B07,B08,B8A,B11"
+    given = [bands, "--name=mine", "--licence=CC-BY-4.0"]
+    assert run(["models", "import", str(again), f"--out={own}", *given]) == 0
+    found = json.loads(own.with_suffix(".json").read_text("utf-8"))["properties"]
+    assert (found["mlm:name"], found["license"]) == ("mine", "CC-BY-4.0")
+    assert found["mlm:input"][0]["bands"][0] == "sentinel2_ts/B12"
+    assert "value_scaling" not in found["mlm:input"][0]  # of bands in another order
+    assert run(["models", "import", str(again), "--licence=CC-BY-4.0"]) == 2  # nothing is written
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_damaged_descriptions_are_refused(
+    text: str, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = weights.with_suffix(".safetensors")
+    assert run(["models", "import", str(weights), f"--out={out}"]) == 0
+    with safe_open(out, "pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, out, {**header, "mlm": text})
+    assert run(["models", "import", str(out)]) == 1
+    assert "header 'mlm' of the file is damaged" in capsys.readouterr().err
 
 
 def test_the_registrys_digest_counts(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

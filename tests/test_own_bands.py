@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from flairhub.config import ModelConfig
 from flairhub.errors import UnknownNameError
 from flairhub.models import MultimodalSegmenter, build_model, load
 from flairhub.models.weights import WeightsError
+from tests.checkpoints import write_checkpoint
 from tests.forms import random
+from tests.test_opening import task_of
 
 SPOT = "rasters.spot_rgbi.network.model.conv1.0.weight"
 SERIES = {
@@ -99,6 +102,16 @@ def test_wrappers_are_looked_into() -> None:
     report = load(file, wrapped, file_bands=COLOURS, adapt_bands=True).report
     assert list(report.adapted) == [SPOT]
     assert list(report.left_over) == ["preparation.mean_spot_rgbi"]
+
+
+def test_what_training_leaves_behind_starts_a_model_of_other_bands(tmp_path: Path) -> None:
+    task = task_of(["spot_rgbi"])
+    path = write_checkpoint(task, tmp_path / "last.ckpt")
+    new, bands = make(spot_rgbi=2), {"spot_rgbi": ("nir", "red")}
+    report = load(path, new, bands=bands, adapt_bands=True).report
+    assert list(report.adapted) == [SPOT]
+    assert all(name.startswith("preparation.") for name in report.left_over)
+    assert torch.equal(new.state_dict()[SPOT], task.model.state_dict()[SPOT][:, [3, 0]])
 
 
 def test_layers_without_a_kernel_a_band_are_refused() -> None:

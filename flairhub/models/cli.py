@@ -154,6 +154,8 @@ def import_weights(
     fusion: Annotated[
         str | None, typer.Option(help="Fusion where several have such names and shapes.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What the weights are called.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Their licence, such as etalab-2.0.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which published model and options weights fit; write them with their metadata."""
@@ -162,8 +164,13 @@ def import_weights(
 
     opened = open_source(file)
     identity = opened.identify(encoder, fusion).with_bands(_parse_bands(bands or []))
+    if (name or licence) and not out:
+        msg = "they are written with the weights: give --out"
+        raise typer.BadParameter(msg, param_hint="--name, --licence")
     about: dict[str, Any] = {"source": opened.name, "published": opened.card}
-    saved = save(opened.tensors, out, identity, **about) if out else None
+    saved = (
+        save(opened.tensors, out, identity, name=name, licence=licence, **about) if out else None
+    )
     if as_json:
         content = identity.to_plain()
         if saved:

@@ -32,6 +32,9 @@ class Identity:
         Channels by modality; empty where their number fits no known choice.
     notes
         What the file does not tell and was taken from the registry.
+    described
+        The fields of STAC's extension for models that the file came with, where it is of our own
+        format: name, licence, source, statistics.
     """
 
     options: ModelOptions
@@ -39,6 +42,7 @@ class Identity:
     differences: tuple[str, ...] = ()
     bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -7,6 +7,7 @@ two modalities may both have a red one.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +34,10 @@ SAFETENSORS_TYPE = "application/octet-stream; application=safetensors"
 
 Json = dict[str, Any]
 
+_OF_THE_NETWORK = ("mlm:architecture", "mlm:tasks", "mlm:framework", "mlm:framework_version",
+                   "mlm:total_parameters")  # fmt: skip
+_OF_A_CARD = ("mlm:name", "mlm:pretrained", "license", "description")
+
 
 def describe(
     identity: Identity,
@@ -47,7 +52,7 @@ def describe(
     Parameters
     ----------
     identity
-        What it is.
+        What it is; what its file said of itself stays.
     name
         What its owner calls it; a published model has its id.
     parameters
@@ -61,7 +66,7 @@ def describe(
     images = f"{options.encoder}-{options.decoder}" if options.images else ""
     series = "U-TAE" if options.series else ""
     result: Json = {
-        "mlm:name": published.id if published else _name(name),
+        "mlm:name": published.id if published else valid_name(name),
         "mlm:architecture": " + ".join(filter(None, (images, series))),
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "pytorch",
@@ -74,7 +79,30 @@ def describe(
         result |= {"license": published.licence, "mlm:pretrained": True}
     if source:
         result["description"] = f"Weights from {source}."
-    return result
+    fixed = (*_OF_THE_NETWORK, *(_OF_A_CARD if published else ()))
+    return _with_earlier(result, identity.described, fixed)
+
+
+def _with_earlier(result: Json, earlier: Mapping[str, Any], fixed: Iterable[str]) -> Json:
+    """Return fields, of which all but the fixed ones are as the file has them, where it does.
+
+    Inputs and outputs stay as the file has them (statistics, classes) if bands and shapes do.
+    """
+    if not earlier:
+        return result
+    ends = {
+        key: [_as_before(one, earlier.get(key)) for one in result[key]]
+        for key in ("mlm:input", "mlm:output")
+    }
+    return {**result, **earlier, **{key: result[key] for key in fixed if key in result}, **ends}
+
+
+def _as_before(one: Json, earlier: object) -> Json:
+    for other in earlier if isinstance(earlier, list) else ():
+        alike = [key for key in ("name", "bands", "input", "result") if key in one]
+        if isinstance(other, dict) and all(other.get(key) == one[key] for key in alike):
+            return other
+    return one
 
 
 def item(name: str, properties: Json, file: str, size: int, sha256: str) -> Json:
@@ -116,7 +144,7 @@ def item(name: str, properties: Json, file: str, size: int, sha256: str) -> Json
     }
 
 
-def _name(text: str) -> str:
+def valid_name(text: str) -> str:
     """Return a name of letters, digits, ``_``, ``.`` and ``-`` alone, as the extension asks."""
     plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", text).strip("-_.")
     return plain if re.fullmatch(r"[a-zA-Z][\w.-]+[a-zA-Z0-9]", plain) else f"model-{plain or 0}"

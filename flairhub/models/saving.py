@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from flairhub.models.ign.decoder import DECODERS
 from flairhub.models.ign.fusion import FUSIONS
 from flairhub.models.ign.options import IgnOptions
 from flairhub.models.matching import Plan, Rules, match
-from flairhub.models.mlm import describe, item
+from flairhub.models.mlm import describe, item, valid_name
 from flairhub.models.published import ModelOptions, build
 from flairhub.models.registry import import_own_blocks
 from flairhub.models.weight_files import write_weights
@@ -67,6 +67,8 @@ def save(
     *,
     source: str | None = None,
     published: ModelCard | None = None,
+    name: str | None = None,
+    licence: str | None = None,
 ) -> Saved:
     """Write weights with what they are, after checking that they fit it.
 
@@ -83,6 +85,9 @@ def save(
     published
         The published model that they are known to be, whose id and licence they then have; weights
         of one's own that only fit it have neither.
+    name, licence
+        What the weights are called and their licence (an SPDX id), in place of what `identity` or
+        `published` tells; without any the name is that of the file.
 
     Raises
     ------
@@ -105,6 +110,8 @@ def save(
     properties = describe(
         identity, name=path.stem, parameters=parameters, source=source, published=published
     )
+    properties |= {"mlm:name": valid_name(name)} if name else {}
+    properties |= {"license": licence} if licence else {}
     header = {
         "format": "pt",
         "flairhub": json.dumps({"format": FORMAT, **_plain(identity)}),
@@ -154,7 +161,20 @@ def read_header(metadata: Mapping[str, str]) -> Identity | None:
             raise
         msg = f"The header 'flairhub' of the file is damaged: {error}."
         raise CheckpointError(msg) from error
-    return Identity.of(options, bands)
+    return replace(Identity.of(options, bands), described=_described(metadata))
+
+
+def _described(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of the extension for models in a header; none where it lacks them."""
+    try:
+        content = json.loads(metadata.get("mlm", "{}"))
+    except ValueError as error:
+        msg = f"The header 'mlm' of the file is damaged: {error}."
+        raise CheckpointError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"The header 'mlm' of the file is damaged: expected fields, got {content!r}."
+        raise CheckpointError(msg)
+    return content
 
 
 def _check_blocks(options: ModelOptions) -> None:
