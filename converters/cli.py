@@ -37,7 +37,7 @@ def _grid(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9][0-9]*)[xX]([1-9][0-9]*)", text)
     if found is None:
         msg = f"{text!r} is not ROWSxCOLS, such as 3x4"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(msg, param_hint="'--grid'")
     return int(found[1]), int(found[2])
 
 
@@ -152,7 +152,7 @@ def _selection(
         numbers = None if wanted is None else [int(year) for year in wanted]
     except ValueError:
         msg = f"{years!r} is not a list of years, such as 2019,2021"
-        raise typer.BadParameter(msg) from None
+        raise typer.BadParameter(msg, param_hint="'--years'") from None
     return Selection(_names(domains), numbers, _names(rois), _names(modalities), _names(splits))
 
 
@@ -258,11 +258,11 @@ def verify(
 
     expected = 1 if checksums else 2
     if len(places) != expected:
-        msg = f"expected {'ROOT' if checksums else 'SOURCE ROOT'}, got {len(places)} arguments"
-        raise typer.BadParameter(msg)
+        msg = f"expected {'ROOT' if checksums else 'SOURCE ROOT'}, got {', '.join(places)}"
+        raise typer.BadParameter(msg, param_hint="'SOURCE ROOT'")
     if checksums and share != 1:
         msg = "every object is held against its checksum; share is of comparisons with raw files"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(msg, param_hint="'--share'")
     selection = _selection(domains, years, rois, None, splits)
     started = time.perf_counter()
     with _bar("verifying") as bar:

@@ -208,9 +208,11 @@ class Engine(AbstractContextManager["Engine"]):
                 )
             )
             self._client = self._stack.enter_context(Client(cluster))
-        except (OSError, ValueError, RuntimeError) as error:
+        # what is no scheduler may answer anything; read as Dask's, it is of any length
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
             self._stack.close()
-            msg = f"The Dask scheduler {self._place} cannot be reached: {error}"
+            why = "what answers there is none" if isinstance(error, MemoryError) else error
+            msg = f"The Dask scheduler {self._place} cannot be reached: {why}"
             raise ConversionError(msg) from error
         return self._client
 

@@ -200,6 +200,22 @@ def _names_by_folder(paths: Iterable[str]) -> Counter[str]:
     return names
 
 
+class InTree:
+    """What every raw dataset in a `RawTree` tells alike."""
+
+    tree: RawTree
+
+    @property
+    def root(self) -> str:
+        """Folder or URL that it lies in."""
+        return self.tree.root
+
+    @property
+    def requests(self) -> int:
+        """How many requests were made since it was opened, were it on object storage."""
+        return self.tree.requests
+
+
 def raw_tree(root: str | os.PathLike[str] | RawTree) -> RawTree:
     """Return the folders of a raw dataset, which are listed once."""
     return root if isinstance(root, RawTree) else RawTree(root)

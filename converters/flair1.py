@@ -26,7 +26,7 @@ from functools import cached_property
 from string import ascii_lowercase
 from typing import Any, ClassVar
 
-from converters.files import RawTree, SourceFile, raw_tree
+from converters.files import InTree, RawTree, SourceFile, raw_tree
 from converters.flair_raw import IMAGE, MASK, FlairFolder, Zone, parse_raster
 from converters.geometry import lattice_positions, lattices, overlapping, roi_grid
 from converters.rasters import read_grid
@@ -45,7 +45,7 @@ _FACTS = {"time": "time", "camera": "camera", "patch_centroid_z": "altitude"}
 and the table's."""
 
 
-class Flair1Tree:
+class Flair1Tree(InTree):
     """The layout of FLAIR#1, unpacked or in IGN's zips.
 
     Parameters
@@ -85,16 +85,6 @@ class Flair1Tree:
     def name(self) -> str:
         """Name of the layout, for the store's attributes."""
         return "FLAIR#1"
-
-    @property
-    def root(self) -> str:
-        """Folder or URL that it lies in."""
-        return self.tree.root
-
-    @property
-    def requests(self) -> int:
-        """How many requests were made since it was opened, were it on object storage."""
-        return self.tree.requests
 
     @property
     def modalities(self) -> Sequence[Modality]:

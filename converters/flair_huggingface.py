@@ -107,11 +107,6 @@ class FlairHuggingFaceTree(Flair2Tree):
         """Name of the layout, for the store's attributes."""
         return "FLAIR#1/#2"
 
-    @property
-    def root(self) -> str:
-        """Folder or URL that it lies in."""
-        return self.tree.root
-
     @cached_property
     def _zones(self) -> Mapping[str, Zone]:
         found: dict[str, Zone] = {}

@@ -10,7 +10,7 @@ from datetime import date
 from functools import cached_property
 
 from converters.dates import parse_day, parse_series, read_column
-from converters.files import RawTree, SourceFile, raw_tree
+from converters.files import InTree, RawTree, SourceFile, raw_tree
 from converters.flairhub_raw import (
     DATE,
     DATES,
@@ -28,7 +28,7 @@ from flairhub.ids import DomainId, PatchId, RoiId
 from flairhub.modalities import FLAIR_HUB, Modality, dataset_modalities
 
 
-class FlairHubTree:
+class FlairHubTree(InTree):
     """The layout of IGN's FLAIR-HUB: folders, or zips read in place, side by side.
 
     Parameters
@@ -61,16 +61,6 @@ class FlairHubTree:
     def name(self) -> str:
         """Name of the layout, for the store's attributes (no path: it would differ by machine)."""
         return FLAIR_HUB
-
-    @property
-    def root(self) -> str:
-        """Folder or URL that it lies in."""
-        return self.tree.root
-
-    @property
-    def requests(self) -> int:
-        """How many requests were made since it was opened, were it on object storage."""
-        return self.tree.requests
 
     @property
     def modalities(self) -> Sequence[Modality]:

@@ -43,6 +43,16 @@ def open_source(place: str | os.PathLike[str]) -> Source:
         "D012-2019_AERIAL_RGBI; FLAIR#1 like flair_aerial_train, flair_1_aerial_test; FLAIR#2 "
         "like flair_aerial_train, flair_sen_train, flair_2_aerial_test; both, from Hugging Face, "
         "like data/train-val. Found "
-        f"{', '.join(names[:5]) or 'no folder at all'}."
+        f"{', '.join(names[:5]) or 'no folder at all'}.{_hint(tree)}"
     )
     raise SourceDataError(msg)
+
+
+def _hint(tree: RawTree) -> str:
+    """Say what else a folder is, where that can be told; or nothing."""
+    name = tree.root.rpartition("/")[2]
+    if any(one.endswith(".zarr") for one in tree.names):
+        return " Those are stores: raw files come first, ROOT second."
+    if RawFolder.parse(name) or FlairFolder.parse(name):
+        return " Give the folder above, which holds it and its sisters."
+    return ""

@@ -80,7 +80,7 @@ class Selection:
         years = sorted({d.year for d in known})
         for year in self.years or ():
             if year not in years:
-                msg = f"{holder} has no domain of {year} here; it has {years}."
+                msg = f"{holder} has no domain of {year} here; it has {', '.join(map(str, years))}."
                 raise UnknownNameError(msg)
         chosen = [
             domain

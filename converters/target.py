@@ -25,12 +25,17 @@ def reachable(root: str | Location) -> str | Location:
     if local is None:
         return root
     path = Path(os.path.abspath(local))
+    check_folder(path, "a folder of stores")
+    return str(path)
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Raise `ConversionError` if a path is a file, or a file is in its way."""
     there = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if not there.is_dir():
         place = "it" if there == path else there
-        msg = f"{path} cannot be a folder of stores: {place} is a file. Give another folder."
+        msg = f"{path} cannot be {what}: {place} is a file. Give another folder."
         raise ConversionError(msg)
-    return str(path)
 
 
 @contextmanager

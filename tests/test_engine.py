@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -94,6 +95,25 @@ def test_workers_in_another_folder_find_source_and_target(
         assert verify(FlairHubTree(domain_tree.name), root, scheduler=address).findings == []
         assert verify_checksums(root, scheduler=address).findings == []
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_is_no_scheduler_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.recv(1000)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with (
+            Engine(scheduler=address) as engine,
+            pytest.raises(ConversionError, match=f"{address} cannot be reached: what answers"),
+        ):
+            list(engine.run([1, 2], _environment))
+        thread.join()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from converters.flairhub_raw import RawFile, RawFolder, csv_columns
 from converters.flairhub_tree import FlairHubTree
 from converters.miniature import write_sample
 from flairhub.cli import run
-from flairhub.errors import ConfigError, SourceDataError
+from flairhub.errors import ConfigError, ConversionError, SourceDataError
 from flairhub.grids import PATCH_SIDE_M
 from flairhub.ids import DomainId, PatchId
 from flairhub.modalities import MODALITIES, dataset_modalities
@@ -233,7 +233,10 @@ def test_what_cannot_be_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "file").touch()
     with pytest.raises(SourceDataError, match="not empty"):
         write_sample(tmp_path)
+    with pytest.raises(ConversionError, match=r"new cannot be .* of a sample: .*file is a file"):
+        write_sample(tmp_path / "file" / "new")
     with pytest.raises(ConfigError, match="at most"):
         write_sample(tmp_path / "new", domains=99)
     assert run(["sample", str(tmp_path / "new"), "--grid", "3by4"]) == 2
-    assert "ROWSxCOLS" in capsys.readouterr().err
+    error = " ".join(capsys.readouterr().err.split())
+    assert "Invalid value for '--grid': '3by4' is not ROWSxCOLS" in error

@@ -56,6 +56,7 @@ class NamesOnly:
     """A raw tree that consists of names: `converters.files.RawTree` without a disk."""
 
     root = "s3://somewhere/FLAIR-HUB"
+    requests = 0
 
     def __init__(self) -> None:
         self.layout = layout()

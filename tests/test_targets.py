@@ -52,6 +52,16 @@ def test_a_file_is_no_raw_dataset(
         file.touch()
 
 
+def test_arguments_in_the_wrong_order_are_told(
+    domain_tree: Path, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = _error(["verify", str(store_root), str(domain_tree)], capsys)
+    assert error.endswith("Those are stores: raw files come first, ROOT second.")
+    inside = next(domain_tree.glob("*_SPOT_RGBI"))
+    error = _error(["convert", str(inside), str(store_root)], capsys)
+    assert error.endswith("Give the folder above, which holds it and its sisters.")
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS])
 def test_what_keeps_a_folder_from_being_written_is_told_in_words(
     domain_tree: Path,

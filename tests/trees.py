@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+from zarr.storage import MemoryStore
 
 from converters.convert import convert
 from converters.open import open_source
 from flairhub.errors import SourceDataError
+from flairhub.store.access import Location
 
 
 def first_tiff(tree: Path, modality: str) -> Path:
@@ -45,7 +47,7 @@ def copy_flair_domain(tree: Path, target: Path) -> Path:
 def problem(tree: Path) -> str:
     """Convert, and return what the program says of what it cannot."""
     with pytest.raises(SourceDataError) as caught:
-        convert(open_source(tree), "memory://store")
+        convert(open_source(tree), Location(MemoryStore(), "store"))
     return str(caught.value)
 
 

@@ -38,6 +38,7 @@ from converters.miniature.flair import first_numbers, write_flair_tables, write_
 from converters.miniature.landscape import draw
 from converters.miniature.terroirs import FLAIR_DOMAINS, SampleRoi, plan_rois, plan_zones
 from converters.miniature.tiff import write_tiff
+from converters.target import check_folder
 from flairhub.errors import ConfigError, SourceDataError, did_you_mean
 from flairhub.grids import CRS
 from flairhub.ids import PatchId
@@ -116,9 +117,12 @@ def write_sample(
     ------
     SourceDataError
         If the folder is not empty.
+    ConversionError
+        If it is a file, or lies below one.
     ConfigError
         If a number is out of range, or there is no such layout.
     """
+    check_folder(directory.absolute(), "the folder of a sample")
     if directory.exists() and any(directory.iterdir()):
         msg = f"{directory} is not empty; a sample is written into a new or empty folder."
         raise SourceDataError(msg)
