@@ -197,18 +197,24 @@ class _Matching:
     def _settle_missing(self, name: str, target: Tensor) -> None:
         """Decide about a tensor that the file lacks."""
         plan, task = self.plan, naming.task_of(name)
-        if name in self.dead:
-            plan.fresh[name] = f"unused: {self.dead[name]}"
-        elif naming.is_recomputed(name):
-            plan.fresh[name] = "follows from sizes, or counts batches"
-        elif naming.is_auxiliary(name) and naming.decoder_of(name) not in self.shared_aux:
-            plan.fresh[name] = "auxiliary decoder, for training alone"
+        if reason := self._needless(name, self.dead):
+            plan.fresh[name] = reason
         elif self.rules.heads and naming.is_class_layer(name):
             self._settle_classes(name, "not in the file", target)
         elif self.rules.heads and task and task not in self.file_tasks and self.file_tasks:
             self._settle_decoder(name, task, target)
         else:
             plan.missing.append(name)
+
+    def _needless(self, name: str, dead: Mapping[str, str]) -> str:
+        """Say why one side may lack a tensor of the other; nothing where it may not."""
+        if name in dead:
+            return f"unused: {dead[name]}"
+        if naming.is_recomputed(name):
+            return "follows from sizes, or counts batches"
+        if naming.is_auxiliary(name) and naming.decoder_of(name) not in self.shared_aux:
+            return "auxiliary decoder, for training alone"
+        return ""
 
     def _settle_decoder(self, name: str, task: str, target: Tensor) -> None:
         """Start the decoder of a task that the file lacks from that of the file's first task."""
@@ -275,12 +281,8 @@ class _Matching:
             plan.left_over[name] = "class weights of the loss"
         elif naming.is_preparation(name):
             plan.left_over[name] = "statistics of the inputs, which the network does not hold"
-        elif name in self.dead_in_file:
-            plan.left_over[name] = f"unused: {self.dead_in_file[name]}"
-        elif naming.is_recomputed(name):
-            plan.left_over[name] = "follows from sizes, or counts batches"
-        elif naming.is_auxiliary(name) and naming.decoder_of(name) not in self.shared_aux:
-            plan.left_over[name] = "auxiliary decoder, for training alone"
+        elif reason := self._needless(name, self.dead_in_file):
+            plan.left_over[name] = reason
         elif self.rules.heads and task and task not in self.model_tasks:
             plan.left_over[name] = f"decoder of {task}, which the model does not predict"
         elif self.rules.heads and naming.is_class_layer(name):
