@@ -201,24 +201,50 @@ def _trainer(folder: Path, every: int) -> lightning.Trainer:
     )
 
 
+class Scheduled(Recorder):
+    """Asks for the length of the run, as schedules do: Lightning then forgets loaders' states."""
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - as Lightning has it
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimiser = torch.optim.SGD(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)
+        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+
+
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice, and torch's on Lightning
-@pytest.mark.parametrize("every", [2, 3])
-def test_lightning_resumes_inside_an_epoch(store_root: Path, tmp_path: Path, every: int) -> None:
+@pytest.mark.parametrize(("every", "recorder"), [(2, Recorder), (3, Recorder), (3, Scheduled)])
+def test_lightning_resumes_inside_an_epoch(
+    store_root: Path, tmp_path: Path, every: int, recorder: type[Recorder]
+) -> None:
     config = DataConfig(
         root=str(store_root), modalities=("spot_rgbi",), batch_size=4, window_m=51.2
     )
-    whole = Recorder()
+    whole = recorder()
     _trainer(tmp_path / "whole", every).fit(whole, FlairDataModule(config, seed=4))
     per_epoch = len(whole.seen) // 3
     assert per_epoch > 3
     assert len({*whole.seen}) > per_epoch, "epochs differ"
     for checkpoint in (tmp_path / "whole").glob("step=*.ckpt"):
         step = int(checkpoint.stem.removeprefix("step="))
-        resumed = Recorder()
+        resumed = recorder()
         _trainer(tmp_path / "more", 1000).fit(
             resumed, FlairDataModule(config, seed=4), ckpt_path=str(checkpoint), weights_only=False
         )
         assert whole.seen[:step] + resumed.seen == whole.seen, checkpoint.name
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice, and torch's on Lightning
+def test_looking_at_a_checkpoint_moves_no_later_run(store_root: Path, tmp_path: Path) -> None:
+    config = DataConfig(
+        root=str(store_root), modalities=("spot_rgbi",), batch_size=4, window_m=51.2
+    )
+    whole, again = Recorder(), Recorder()
+    data = FlairDataModule(config, seed=4)
+    _trainer(tmp_path, 2).fit(whole, data)
+    trainer = _trainer(tmp_path / "more", 1000)
+    trainer.validate(whole, data, ckpt_path=str(tmp_path / "step=2.ckpt"), verbose=False)
+    trainer.fit(again, data)
+    assert again.seen == whole.seen
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice, and torch's on Lightning

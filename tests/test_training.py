@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flairhub.batches.batch import MultimodalBatch
+from flairhub.batches.datamodule import FlairDataModule
 from flairhub.batches.plan import PatchPlan, PatchWindow
 from flairhub.cli import run as command
 from flairhub.config import RunConfig, parse_config
@@ -352,6 +353,36 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert resumed.steps == whole.steps
     assert_same_weights(resumed.folder / "last.ckpt", whole.folder / "last.ckpt")
     assert resumed.scores == whole.scores
+
+
+def test_a_run_that_max_steps_ended_goes_on_with_what_was_still_to_come(
+    store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Sequence[PatchWindow]] = []
+    step = SegmentationTask.training_step
+
+    def noted(self: SegmentationTask, batch: MultimodalBatch, *arguments: Any) -> Any:  # noqa: ANN401
+        seen.append(batch.windows)
+        return step(self, batch, *arguments)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", noted)
+
+    def taken(name: str, steps: int, *, resume: bool = False) -> list[Sequence[PatchWindow]]:
+        seen.clear()
+        data = {"batch_size": 8}
+        config = make_config(store_root, tmp_path / name, data=data, training={"max_steps": steps})
+        assert train(config, resume=resume).steps == steps
+        return list(seen)
+
+    plan = FlairDataModule(
+        make_config(store_root, tmp_path, data={"batch_size": 8}).data
+    ).train_plan
+    epoch = len(plan) // 8
+    whole = taken("whole", 2 * epoch + 1)
+    for cut in (1, epoch, epoch + 1):
+        begun = taken(str(cut), cut)
+        assert begun + taken(str(cut), len(whole), resume=True) == whole, cut
+    assert taken("whole", len(whole), resume=True) == []
 
 
 def assert_same_weights(one: Path, other: Path) -> None:

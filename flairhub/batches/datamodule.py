@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 from flairhub.batches.plan import PatchPlan
 from flairhub.batches.streaming import PatchStream, stream
@@ -11,6 +14,10 @@ from flairhub.config import DataConfig
 
 class FlairDataModule(LightningDataModule):
     """Training, validation and test streams of one configuration.
+
+    Checkpoints of a run hold the place of its training stream. Lightning keeps it too, but forgets
+    to give it back where a model asks for ``trainer.estimated_stepping_batches`` before training,
+    as many schedules of learning rates do.
 
     Parameters
     ----------
@@ -25,6 +32,18 @@ class FlairDataModule(LightningDataModule):
         self.config = config
         self.seed = seed
         self._plans: dict[tuple[str, float], PatchPlan] = {}
+        self._training: PatchStream | None = None
+        self._place: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training stream is; nothing where there is none."""
+        return {} if self._training is None else {"training": self._training.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Have the next training stream go on there, if this is training."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn == TrainerFn.FITTING:
+            self._place = state_dict["training"]
 
     def plan(self, split: str, *, stride_m: float | None = None) -> PatchPlan:
         """Return the plan of a split, made once; raises what `PatchPlan.build` raises.
@@ -68,7 +87,11 @@ class FlairDataModule(LightningDataModule):
         The rest of an epoch is left out: batch normalisation over one sample is noise, or an error.
         """
         full = len(self.train_plan) >= self.config.batch_size
-        return self._stream(self.train_plan, shuffle=True, drop_last=full)
+        self._training = self._stream(self.train_plan, shuffle=True, drop_last=full)
+        if self._place is not None:
+            self._training.load_state_dict(self._place)
+            self._place = None
+        return self._training
 
     def val_dataloader(self) -> PatchStream:
         """Return validation batches, in order; windows do not overlap."""

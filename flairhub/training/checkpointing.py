@@ -4,7 +4,8 @@
 
     <output>/config.yaml                 the configuration with absolute paths
     <output>/model.ckpt                  the weights with the highest mean IoU on the valid split
-    <output>/last.ckpt                   after every epoch; what a resumed run continues from
+    <output>/last.ckpt                   after every epoch and at the end; what a resumed run
+                                         continues from
     <output>/log/version_0/metrics.csv   losses and scores by step
 """
 
@@ -97,6 +98,7 @@ class KeepCheckpoints(Callback):
         self.best_scores: dict[str, Scores] = {}
         self.validated_step = -1
         self._best = float("-inf")
+        self._inside = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights if no earlier ones were better."""
@@ -107,9 +109,19 @@ class KeepCheckpoints(Callback):
             self._best, self.best_scores = found, scores
             trainer.save_checkpoint(self.folder.model)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *arguments: object
+    ) -> None:
+        """Keep the place where a limit ends the run: afterwards the epoch counts as complete."""
+        over = cast("SegmentationTask", pl_module).is_over
+        self._inside = over and cast("int", arguments[2]) + 1 < trainer.num_training_batches
+        if self._inside:
+            trainer.save_checkpoint(self.folder.last)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep what a resumed run needs."""
-        trainer.save_checkpoint(self.folder.last)
+        if not self._inside:
+            trainer.save_checkpoint(self.folder.last)
 
     def state_dict(self) -> dict[str, float]:
         """Return what a resumed run must know."""

@@ -73,8 +73,9 @@ def train(
     """Train a model as a configuration says.
 
     The order of windows, their augmentation and the initial weights follow from the seed. A run
-    that was stopped goes on from its last epoch with `resume`, and then gives what it would have
-    given (unless ``max_minutes`` ended it).
+    that was stopped goes on from its last epoch with `resume`, one that ``max_steps`` or
+    ``max_minutes`` ended from where it was, with the windows that were still to come. It gives what
+    it would have given, if those limits, which the learning rate follows, are the same.
 
     Parameters
     ----------
@@ -111,7 +112,6 @@ def train(
             devices=training.devices,
             precision=training.precision,
             max_epochs=training.max_epochs,
-            max_steps=training.max_steps or -1,
             gradient_clip_val=training.gradient_clip,
             check_val_every_n_epoch=training.validate_every,
             log_every_n_steps=1,

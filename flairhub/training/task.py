@@ -175,7 +175,8 @@ class SegmentationTask(LightningModule):
 
     def progress(self, step: int) -> float:
         """Return the share of the run that is done at a step, by steps or by time."""
-        shares = [step / max(1, self.trainer.estimated_stepping_batches)]
+        steps = self.trainer.estimated_stepping_batches
+        shares = [step / max(1, min(steps, self.config.training.max_steps or steps))]
         limit = self.config.training.max_minutes
         if limit is not None:
             shares.append(self.elapsed_s / (60 * limit))
@@ -188,18 +189,29 @@ class SegmentationTask(LightningModule):
         return self._elapsed_s + running
 
     def on_train_start(self) -> None:
-        """Start the clock."""
+        """Start the clock; do nothing more if a resumed run is over already."""
         self._began = time.monotonic()
+        self.trainer.should_stop |= self.is_over
 
     def on_train_end(self) -> None:
         """Stop it."""
         self._elapsed_s, self._began = self.elapsed_s, None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether ``max_steps`` are taken or ``max_minutes`` gone.
+
+        Lightning's own limit of steps would begin a resumed run with one step of the next epoch and
+        skip its rest, where the limit had fallen on the end of an epoch.
+        """
+        steps, minutes = self.config.training.max_steps, self.config.training.max_minutes
+        return (steps is not None and self.trainer.global_step >= steps) or (
+            minutes is not None and self.elapsed_s >= 60 * minutes
+        )
+
     def on_train_batch_end(self, *_: object) -> None:
-        """Stop when the time is over."""
-        limit = self.config.training.max_minutes
-        if limit is not None and self.elapsed_s >= 60 * limit:
-            self.trainer.should_stop = True
+        """Stop at a limit."""
+        self.trainer.should_stop |= self.is_over
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note what a resumed run must know, and who wrote the file."""
