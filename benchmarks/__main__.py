@@ -91,7 +91,9 @@ def main(
         for name in names or BENCHMARKS:
             log.print(f"measuring {name} ...")
             rows.extend(BENCHMARKS[name](workspace))
-    out.write_text(json.dumps([plain(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+            # what is measured stays, should the rest be stopped
+            text = json.dumps([plain(row) for row in rows], indent=2) + "\n"
+            out.write_text(text, encoding="utf-8")
     Console(width=None if sys.stdout.isatty() else 160).print(table_of(rows))
 
 
